@@ -1,0 +1,40 @@
+# make demo   train, calibrate and read the budget table of the bundled digits
+# make test   the default test suite        make test-slow   what starts many processes
+# make lint   ruff and mypy --strict        make clean       remove .venv and caches
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' \
+	&& echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint clean
+.DELETE_ON_ERROR:
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,plots,tensorboard]'
+	@touch $@
+
+demo: $(READY)
+	@run=$$($(BIN)/hdkd train digits) && \
+	$(BIN)/hdkd eval-anytime "$$run" --format table && \
+	$(BIN)/hdkd calibrate-thresholds "$$run" >/dev/null && \
+	$(BIN)/hdkd eval-budget "$$run" --format table && \
+	echo "the run is in $$run"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,136 @@
+"""The command line: its verbs, and how whatever went wrong ends.
+
+A verb is one function of ``commands/``, registered at the end of this file. Those modules import
+what they need inside their functions, so that ``hdkd --help`` loads neither torch nor the settings.
+
+Exit codes: those of ``errors.py``; an OSError (a full disk, a read-only folder) is 3; 141 if the
+reader of stdout went away; 130 on Ctrl-C; 1 is a bug.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from hdkd_cli.commands import doctor, presets, settings
+from hdkd_cli.errors import ArtifactError, HdkdError
+from hdkd_cli.ui.console import talk
+
+PIPE_CLOSED = 141  # what a shell reports for SIGPIPE
+
+
+class Verbs(TyperGroup):
+    """All verbs; turns their exceptions into a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was asked for."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            raise typer.Exit(PIPE_CLOSED) from None
+        except (HdkdError, OSError) as problem:
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            if isinstance(problem, HdkdError):
+                talk.error(str(problem))
+                raise typer.Exit(problem.exit_code) from None
+            where = f"{problem.filename}: " if problem.filename is not None else ""
+            talk.error(f"{where}{problem.strerror or problem}")
+            raise typer.Exit(ArtifactError.exit_code) from None
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line in this process; return its exit code.
+
+    Args:
+        arguments: What follows ``hdkd``.
+    """
+    try:
+        typer.main.get_command(app).main(args=list(arguments), prog_name="hdkd")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except Exception:
+        traceback.print_exc()
+        talk.error(f"this is a bug in hdkd {version()}; please report it with the lines above")
+        return HdkdError.exit_code
+    return 0
+
+
+def main() -> NoReturn:
+    """The ``hdkd`` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names need not be text
+            stream.reconfigure(errors="backslashreplace")
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # reported already; the interpreter shall not fail on it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def version() -> str:
+    """The installed version of hdkd."""
+    try:
+        return metadata.version("hdkd")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"hdkd {version()}\n")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _everywhere(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No notes and no progress on stderr.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of every error.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Train image classifiers with several exits, calibrate when to leave, and leave early."""
+    talk.quiet = quiet
+
+
+def _group(help: str) -> typer.Typer:
+    return typer.Typer(help=help, no_args_is_help=True)
+
+
+_presets = _group("Complete named runs to start from.")
+_presets.command("list")(presets.list_presets)
+_presets.command("show")(presets.show_preset)
+_presets.command("copy")(presets.copy_preset)
+app.add_typer(_presets, name="presets")
+
+_settings = _group("What a run would use, and all settings there are.")
+_settings.command("show")(settings.show_settings)
+_settings.command("schema")(settings.show_schema)
+app.add_typer(_settings, name="settings")
+
+app.command("doctor")(doctor.doctor)

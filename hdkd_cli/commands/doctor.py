@@ -1,0 +1,207 @@
+"""``hdkd doctor``: can this machine train?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hdkd_cli.commands.options import FormatOption
+from hdkd_cli.errors import ArtifactError
+from hdkd_cli.ui.output import emit
+
+if TYPE_CHECKING:
+    import torch
+
+LITTLE_DISK_BYTES = 2 << 30  # a few checkpoints of a large network
+SELF_TEST_TOLERANCE = 1e-3  # float32, relative
+REQUIREMENT = re.compile(r'([\w.-]+)\s*>=\s*([\d.]+)(?:.*extra == ["\'](\w+)["\'])?')
+
+Probe = tuple[str, Callable[[], str]]  # what is checked, and how: returns what was found
+
+
+class _Concern(Exception):
+    """Worth knowing, but nothing that is needed is broken."""
+
+
+def doctor(form: FormatOption = None) -> None:
+    """Check packages, devices, disk, presets and arithmetic; exit code 3 if one is broken."""
+    checks = [_check(name, probe) for name, probe in _probes()]
+    healthy = all(check["status"] != "error" for check in checks)
+    record = {"schema": "hdkd/doctor/1", "healthy": healthy, "checks": checks}
+    emit(record, form, rows="checks", columns=("check", "status", "detail"))
+    if not healthy:
+        raise typer.Exit(ArtifactError.exit_code)
+
+
+def _check(name: str, probe: Callable[[], str]) -> dict[str, str]:
+    try:
+        status, detail = "ok", probe()
+    except _Concern as concern:
+        status, detail = "warning", str(concern)
+    except Exception as problem:  # whatever breaks here is the finding
+        status, detail = "error", f"{type(problem).__name__}: {problem}"
+    return {"check": name, "status": status, "detail": detail}
+
+
+def _probes() -> Iterator[Probe]:
+    yield "python", lambda: f"{platform.python_version()} on {platform.platform()}"
+    yield from _packages()
+    yield "torch and torchvision", _torchvision_fits
+    yield "cpu", _cpu
+    yield "disk", _disk
+    yield "environment", _environment
+    yield "presets", _presets
+    yield from _devices()
+
+
+def _packages() -> Iterator[Probe]:
+    try:
+        requirements = metadata.requires("hdkd") or []
+    except metadata.PackageNotFoundError:
+        return  # run from a checkout: what is missing shows in the other checks
+    for match in filter(None, map(REQUIREMENT.match, requirements)):
+        name, minimum, extra = match.groups()
+        if extra != "dev":
+            yield (
+                name,
+                lambda name=name, minimum=minimum, extra=extra: _package(  # type: ignore[misc]
+                    name, minimum, extra
+                ),
+            )
+
+
+def _package(name: str, minimum: str, extra: str | None) -> str:
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        if extra is None:
+            raise
+        raise _Concern(f"not installed (optional: pip install 'hdkd[{extra}]')") from None
+    if _numbers(found) < _numbers(minimum):
+        raise ArtifactError(f"{found} is too old; {minimum} or later is needed")
+    return found
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])]
+
+
+def _torchvision_fits() -> str:
+    import torch
+    import torchvision
+
+    # Its compiled operators only load beside the torch they were built for.
+    box, score = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0])
+    assert torchvision.ops.nms(box, score, 0.5).tolist() == [0]
+    return f"{torch.__version__} and {torchvision.__version__} fit together"
+
+
+def _cpu() -> str:
+    import torch
+
+    affinity = getattr(os, "sched_getaffinity", None)  # what a container or batch system leaves us
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    found = f"{cores} cores, {threads} threads"
+    if threads > cores:
+        raise _Concern(f"{found}: more threads than cores are slow; set OMP_NUM_THREADS={cores}")
+    return found
+
+
+def _disk() -> str:
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    found = f"{free / 2**30:.1f} GiB free in {here}"
+    if not os.access(here, os.W_OK):
+        raise _Concern(f"{here} is not writable; give --runs-dir")
+    if free < LITTLE_DISK_BYTES:
+        raise _Concern(f"{found}: little for checkpoints")
+    return found
+
+
+def _environment() -> str:
+    from hdkd_cli.settings.layers import resolve
+
+    origins = resolve().origin.values()
+    names = sorted(origin.split()[1] for origin in origins if origin.startswith("environment "))
+    return f"sets {', '.join(dict.fromkeys(names))}" if names else "sets nothing"
+
+
+def _presets() -> str:
+    from hdkd_cli.settings import presets
+    from hdkd_cli.settings.layers import resolve
+
+    names = presets.names()
+    for name in names:
+        resolve(name, environment={})
+    if presets.DEFAULT not in names:
+        raise ArtifactError(f"{presets.folder()}: preset {presets.DEFAULT} is missing")
+    return f"{len(names)} in {presets.folder()}"
+
+
+def _devices() -> Iterator[Probe]:
+    import torch
+
+    devices = [torch.device("cpu")]
+    devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append(torch.device("mps"))
+    for device in devices:
+        yield f"arithmetic on {device}", lambda device=device: _self_test(device)  # type: ignore[misc]
+
+
+def _self_test(device: torch.device) -> str:
+    """Compare a gradient with the forward-mode derivative, which learned weights rest upon."""
+    import torch
+    from torch import Tensor, nn
+    from torch.func import functional_call, grad, jvp
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+        ).to(device)  # fmt: skip
+        images, labels = torch.randn(4, 3, 8, 8).to(device), torch.arange(4).to(device)
+        direction = {name: torch.randn(p.shape).to(device) for name, p in net.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        logits = functional_call(net, parameters, images)
+        return nn.functional.cross_entropy(logits.float(), labels)
+
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+
+    def along(gradient: dict[str, Tensor]) -> float:
+        return float(sum((gradient[name] * direction[name]).sum() for name in gradient))
+
+    backward = along(grad(loss)(parameters))
+    forward = float(jvp(loss, (parameters,), (direction,))[1])
+    if not abs(forward - backward) <= SELF_TEST_TOLERANCE * abs(backward):
+        raise ArtifactError(f"derivatives differ: {forward} forward, {backward} backward")
+
+    works = []
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        if name == "fp16" and device.type != "cuda":
+            continue  # training.precision = "fp16" needs CUDA
+        with torch.autocast(device.type, dtype):
+            low = along(grad(loss)(parameters))
+        if abs(low - backward) <= 0.1 * abs(backward):
+            works.append(name)
+    return ", ".join([_description(device), "forward and backward agree", *works])
+
+
+def _description(device: torch.device) -> str:
+    import torch
+
+    if device.type != "cuda":
+        return platform.machine()
+    properties: Any = torch.cuda.get_device_properties(device)
+    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -1,0 +1,187 @@
+"""The evaluation verbs: ``scores``, ``eval-anytime``, ``calibrate-thresholds``, ``eval-budget``.
+
+All of them are pure functions of scores, which are collected once for a split and kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hdkd_cli.commands import options
+from hdkd_cli.commands.inputs import open_run, read_policy_option, read_source, scores_of
+from hdkd_cli.errors import GateError, UsageError
+from hdkd_cli.ui.console import talk
+from hdkd_cli.ui.output import emit
+
+if TYPE_CHECKING:
+    from hdkd_cli.data import Role
+
+ANYTIME_COLUMNS = ("exit", "macs", "ops", "params", "top1_pct", "top5_pct", "nll", "ece_pct")
+POLICY_COLUMNS = ("target_macs", "val_macs", "val_top1_pct", "thresholds")
+BUDGET_COLUMNS = ("target_macs", "macs", "top1_pct", "exit_share")
+
+OutputOption = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")
+]
+
+
+def scores(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run folder, or -.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write them.")
+    ],
+    split: options.SplitOption = None,
+    data_dir: options.DataDirOption = None,
+    device: options.DeviceOption = None,
+    batch_size: options.BatchSizeOption = None,
+) -> None:
+    """Write the logits of every exit for a split as a score file; print its path.
+
+    The file is safetensors: logits (K,N,C), labels (N,), macs (K,). Default split: test.
+    """
+    from hdkd_cli.evaluation.scores import write_scores
+
+    role: Role = split or "test"
+    collected = scores_of(
+        open_run(run), role, data_dir=data_dir, device=device, batch_size=batch_size
+    )
+    write_scores(output, collected)
+    sys.stdout.write(f"{output}\n")
+
+
+def eval_anytime(
+    run: options.RunArgument = None,
+    scores: options.ScoresOption = None,
+    split: options.SplitOption = None,
+    combination: options.CombinationOption = None,
+    data_dir: options.DataDirOption = None,
+    device: options.DeviceOption = None,
+    batch_size: options.BatchSizeOption = None,
+    fail_under: options.FailUnderOption = None,
+    form: options.FormatOption = None,
+) -> None:
+    """Accuracy of each exit against its cost. Default split: test.
+
+    --fail-under looks at the last exit.
+    """
+    from hdkd_cli.evaluation.anytime import anytime_record
+    from hdkd_cli.evaluation.combination import fixed_combination
+    from hdkd_cli.settings.schema import EvaluationSettings
+
+    source = read_source(
+        run, scores, split, "test", data_dir=data_dir, device=device, batch_size=batch_size
+    )
+    settings = source.run.settings().evaluation if source.run else EvaluationSettings()
+    record = anytime_record(
+        source.scores,
+        fixed_combination(combination or "single", source.scores.macs_K),
+        (1.0,) * source.scores.num_exits,
+        ece_bins=settings.ece_bins,
+        run=source.name,
+    )
+    emit(record, form, rows="exits", columns=ANYTIME_COLUMNS)
+    _gate(record["exits"][-1]["top1_pct"], fail_under, "the last exit")
+
+
+def calibrate_thresholds(
+    run: options.RunArgument = None,
+    scores: options.ScoresOption = None,
+    policy: Annotated[
+        Literal["geometric"], typer.Option("--policy", help="How thresholds are found.")
+    ] = "geometric",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            metavar="B",
+            help="Mean cost to meet: a fraction of the full network (0.4) or MACs (30M). "
+            "May be repeated. Without: the 39 published operating points.",
+        ),
+    ] = None,
+    split: options.SplitOption = None,
+    combination: options.CombinationOption = None,
+    confidence: Annotated[
+        Literal["max-prob", "entropy", "margin"],
+        typer.Option("--confidence", help="What is compared with the thresholds."),
+    ] = "max-prob",
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Fit a temperature for each exit first.")
+    ] = False,
+    output: OutputOption = None,
+    data_dir: options.DataDirOption = None,
+    device: options.DeviceOption = None,
+    batch_size: options.BatchSizeOption = None,
+    form: options.FormatOption = None,
+) -> None:
+    """Find confidence thresholds on the val split; write and print the exit policy.
+
+    It goes to RUN/policies/<policy>.json, or to -o FILE.
+    """
+    from hdkd_cli.evaluation.budget import parse_budget
+    from hdkd_cli.evaluation.calibration import calibrate_geometric
+    from hdkd_cli.evaluation.policy import write_policy
+
+    if split == "test":
+        raise UsageError("--split test: the test split is for evaluation only; calibrate on val")
+    source = read_source(
+        run, scores, split, "val", data_dir=data_dir, device=device, batch_size=batch_size
+    )
+    fitted = calibrate_geometric(
+        source.scores,
+        combination=combination or "single",
+        confidence=confidence,
+        temperature=temperature,
+        budgets_macs=[parse_budget(text, source.scores.macs_K[-1]) for text in budget or ()],
+    )
+    if output is not None:
+        write_policy(output, fitted)
+    elif source.run is not None:
+        source.run.keep_policy(policy, fitted.as_record())
+    emit(fitted.as_record(), form, rows="points", columns=POLICY_COLUMNS)
+
+
+def eval_budget(
+    run: options.RunArgument = None,
+    scores: options.ScoresOption = None,
+    policy: options.PolicyOption = None,
+    split: options.SplitOption = None,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option("--allow-mismatch", help="Apply a policy fitted on another checkpoint."),
+    ] = False,
+    data_dir: options.DataDirOption = None,
+    device: options.DeviceOption = None,
+    batch_size: options.BatchSizeOption = None,
+    fail_under: options.FailUnderOption = None,
+    form: options.FormatOption = None,
+) -> None:
+    """Accuracy and mean cost when samples leave early. Default split: test.
+
+    --fail-under looks at the policy's most accurate point.
+    """
+    from hdkd_cli.evaluation.compatibility import check_policy
+    from hdkd_cli.evaluation.simulate import budget_record
+
+    if policy == "-" and run == "-":
+        raise UsageError("only one of RUN and --policy can be read from stdin")
+    source = read_source(
+        run, scores, split, "test", data_dir=data_dir, device=device, batch_size=batch_size
+    )
+    chosen = read_policy_option(policy, source.run)
+    for warning in check_policy(chosen, source.scores, allow_mismatch=allow_mismatch):
+        talk.warning(warning)
+    record = budget_record(chosen, source.scores, run=source.name)
+    emit(record, form, rows="points", columns=BUDGET_COLUMNS)
+    _gate(max(p["top1_pct"] for p in record["points"]), fail_under, "the policy's best point")
+
+
+def _gate(top1_pct: float, fail_under: float | None, what: str) -> None:
+    """Raise GateError if an accuracy falls short."""
+    if fail_under is not None and top1_pct < fail_under:
+        raise GateError(f"{what} has {top1_pct:.2f} %, --fail-under asks for {fail_under:g} %")

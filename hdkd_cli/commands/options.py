@@ -1,0 +1,91 @@
+"""Arguments and options that several verbs share. None means "not given": defaults are settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hdkd_cli.ui.output import Format
+
+SplitName = Literal["val", "calibration", "reserve", "test"]
+CombinationName = Literal["single", "mean", "cost-weighted", "fitted"]
+
+# What to run
+PresetArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PRESET]", help="Name of a preset, or a TOML file.", show_default=False
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="TOML file of settings, over the preset."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting, such as training.epochs=10, or method=NAME. May be repeated.",
+    ),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the run.")]
+
+# Where and on what
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps."),
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the images are.")
+]
+DownloadOption = Annotated[
+    bool | None,
+    typer.Option("--download", help="Fetch the images if they are not there (CIFAR)."),
+]
+BatchSizeOption = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images a forward pass.")
+]
+
+# What to read
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN", help="Run folder, or - to read its path from stdin.", show_default=False
+    ),
+]
+ScoresOption = Annotated[
+    Path | None,
+    typer.Option("--scores", metavar="FILE", help="Score file to read instead of a run."),
+]
+SplitOption = Annotated[SplitName | None, typer.Option("--split", help="Which images.")]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="NAME|FILE|-",
+        help="Exit policy: of the run by name, a file, or - for stdin; absent: the last one made.",
+    ),
+]
+CombinationOption = Annotated[
+    CombinationName | None,
+    typer.Option("--combination", help="How an exit uses the exits before it."),
+]
+
+# What to say
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="Default: table on a terminal, json in a pipe."),
+]
+FailUnderOption = Annotated[
+    float | None,
+    typer.Option(
+        "--fail-under",
+        metavar="PCT",
+        min=0,
+        max=100,
+        help="End with exit code 5 if the accuracy is lower.",
+    ),
+]

@@ -1,0 +1,64 @@
+"""``hdkd settings``: what a run would use and who said so, and all settings there are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from hdkd_cli.commands import options
+from hdkd_cli.ui.console import talk
+from hdkd_cli.ui.output import emit
+
+
+def show_settings(
+    preset: options.PresetArgument = None,
+    config: options.ConfigOption = None,
+    assignments: options.SetOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = None,
+    data_dir: options.DataDirOption = None,
+    download: options.DownloadOption = None,
+    form: Annotated[
+        Literal["toml", "json"] | None, typer.Option("--format", help="Default: toml.")
+    ] = None,
+) -> None:
+    """Print the settings that `hdkd train` would use with the same arguments, and their layers."""
+    from hdkd_cli.settings import presets
+    from hdkd_cli.settings.layers import resolve
+    from hdkd_cli.settings.toml import to_toml
+
+    resolved = resolve(
+        preset or presets.DEFAULT,
+        config=config,
+        assignments=assignments or (),
+        flags={
+            "--seed": seed,
+            "--device": device,
+            "--data-dir": data_dir,
+            "--download": download,
+        },
+    )
+    if form == "json":
+        emit(
+            {
+                "schema": resolved.settings.schema_version,
+                "settings": resolved.settings.model_dump(),
+                "origin": resolved.origin,
+                "notes": resolved.notes,
+            },
+            "json",
+        )
+        return
+    for note in resolved.notes:
+        talk.note(note)
+    sys.stdout.write(to_toml(resolved.settings, resolved.origin))
+
+
+def show_schema() -> None:
+    """Print the JSON schema of all settings: types, defaults, meanings."""
+    from hdkd_cli.settings.schema import Settings
+
+    sys.stdout.write(json.dumps(Settings.model_json_schema(), indent=2) + "\n")

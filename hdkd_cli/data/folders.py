@@ -1,0 +1,85 @@
+"""Folders of images: ``<root>/train/<class>/*``, ``<root>/test/<class>/*``, maybe ``val``.
+
+Class names are sorted as plain text, as torchvision's ``ImageFolder`` does. Class folders are
+searched to any depth; names that begin with a dot are ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from hdkd_cli.data.source import IMAGE_SUFFIXES, FolderSource, Part
+from hdkd_cli.errors import DataError
+
+LAYOUT: Mapping[Part, str] = {"train": "train", "test": "test"}
+IMAGENET_LAYOUT: Mapping[Part, str] = {"train": "train", "test": "val"}  # its test/ has no labels
+
+
+def open_folder(root: Path, layout: Mapping[Part, str] = LAYOUT) -> FolderSource:
+    """List the images under ``root``; nothing is decoded.
+
+    Args:
+        root: Folder that holds one folder a part.
+        layout: Part → name of its folder.
+
+    Raises:
+        DataError: a folder or its images are missing, there is a single class, or the parts do not
+            have the same classes.
+    """
+    missing = [name for name in layout.values() if not (root / name).is_dir()]
+    if missing:
+        wanted = " and ".join(f"{root / name}/<class>/*" for name in layout.values())
+        raise DataError(
+            f"{root}: no such folder as {' or '.join(missing)}; looked for images in {wanted} "
+            "(--data-dir says where the data is)"
+        )
+    classes = _classes(root / layout["train"])
+    keys: list[str] = []
+    labels: list[int] = []
+    parts: dict[Part, range] = {}
+    for part, name in layout.items():
+        _refuse_other_classes(root, layout["train"], name, classes)
+        first = len(keys)
+        for label, class_name in enumerate(classes):
+            found = sorted(_images(root / name / class_name, f"{name}/{class_name}"))
+            if not found:
+                endings = " ".join(sorted(IMAGE_SUFFIXES))
+                raise DataError(f"{root / name / class_name}: no images ({endings}) in this folder")
+            keys.extend(found)
+            labels.extend([label] * len(found))
+        parts[part] = range(first, len(keys))
+    return FolderSource(classes, tuple(keys), torch.tensor(labels), parts, root)
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    if len(names) < 2:
+        held = f"only one class folder ({names[0]})" if names else "no class folders"
+        raise DataError(f"{folder}: {held}; a folder for each of two or more classes is needed")
+    return tuple(names)
+
+
+def _refuse_other_classes(root: Path, train: str, other: str, classes: tuple[str, ...]) -> None:
+    differing = sorted(set(classes) ^ set(_classes(root / other)))
+    if differing:
+        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        raise DataError(
+            f"{root}: {train}/ and {other}/ must have the same class folders; only one of them "
+            f"has {shown}"
+        )
+
+
+def _images(folder: Path, key: str) -> Iterator[str]:
+    """Keys of the images in ``folder`` and below."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _images(Path(entry.path), f"{key}/{entry.name}")
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (speed)
+                yield f"{key}/{entry.name}"

@@ -1,0 +1,45 @@
+"""Which device to run on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hdkd_cli.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``: auto, cpu, cuda, cuda:N or mps.
+
+    ``auto`` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        SettingsError: the name is unknown or this machine has no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in {"cpu", "cuda", "mps"}:
+        raise SettingsError(f"device {name!r}: use auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise SettingsError(f"device {name!r}: this machine has {found} usable CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SettingsError("device 'mps': not available on this machine")
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """The device for people: ``cpu (2 threads)`` or ``cuda:0 (its name)``."""
+    import torch
+
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)

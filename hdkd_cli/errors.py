@@ -1,0 +1,99 @@
+"""What can go wrong, and the exit code the shell sees.
+
+    HdkdError                      1   a bug: nothing more specific applies
+    ├── UsageError                 2   what was asked for cannot be done
+    │   ├── SettingsError              settings: unknown names, wrong types, impossible combinations
+    │   ├── PresetError                a preset that is not there or cannot be read
+    │   └── BudgetError                a budget no policy can meet
+    ├── ArtifactError              3   something on disk is missing or unusable
+    │   ├── DataError                  images, folders, splits
+    │   ├── RunError                   a run folder
+    │   ├── CheckpointError            a checkpoint: truncated, altered, of another network
+    │   ├── ScoresError                a score file
+    │   └── PolicyError                a policy file
+    ├── DivergedError              4   a loss or gradient was not finite
+    ├── GateError                  5   an accuracy fell short of --fail-under
+    └── InterruptedRun        130/143   SIGINT or SIGTERM; the run was saved first
+
+Every message says what is wrong, where, and what to do about it, in one line where one is enough.
+A full disk or a read-only folder stays an OSError; the command line reports it with exit code 3.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class HdkdError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(HdkdError):
+    """What was asked for cannot be done."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """One or more settings are wrong; the message lists all of them."""
+
+
+class PresetError(UsageError):
+    """A preset is not there or cannot be read."""
+
+
+class BudgetError(UsageError):
+    """No policy can meet the budget."""
+
+
+class ArtifactError(HdkdError):
+    """Something on disk is missing or unusable."""
+
+    exit_code = 3
+
+
+class DataError(ArtifactError):
+    """Images, folders or splits are missing or unusable."""
+
+
+class RunError(ArtifactError):
+    """A run folder is missing or unusable."""
+
+
+class CheckpointError(ArtifactError):
+    """A checkpoint is missing, damaged or belongs to another architecture."""
+
+
+class ScoresError(ArtifactError):
+    """A score file is missing or unusable."""
+
+
+class PolicyError(ArtifactError):
+    """A policy file is missing or unusable."""
+
+
+class DivergedError(HdkdError):
+    """A loss or a gradient stopped being finite."""
+
+    exit_code = 4
+
+
+class GateError(HdkdError):
+    """An accuracy fell short of what was demanded."""
+
+    exit_code = 5
+
+
+class InterruptedRun(HdkdError):
+    """A signal ended the run after its state was saved.
+
+    Args:
+        message: What was saved and how to go on.
+        signum: The signal that arrived; the exit code is 128 + signum.
+    """
+
+    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum

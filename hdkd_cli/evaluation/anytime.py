@@ -1,0 +1,119 @@
+"""Anytime prediction: how good each exit is when everybody leaves there.
+
+K exits, N samples, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hdkd_cli.evaluation.combination import combined_chunks
+from hdkd_cli.evaluation.policy import Combination
+from hdkd_cli.evaluation.scores import Scores
+
+ANYTIME_SCHEMA = "hdkd/anytime/1"
+
+
+def anytime_record(
+    scores: Scores,
+    combination: Combination,
+    temperatures_K: Sequence[float],
+    *,
+    ece_bins: int,
+    run: str | None,
+) -> dict[str, Any]:
+    """Accuracy, likelihood and calibration of each exit against its cost.
+
+    Args:
+        scores: The split to evaluate on.
+        combination: Which logits an exit speaks with.
+        temperatures_K: Their temperatures.
+        ece_bins: Bins of the calibration error.
+        run: The run's name for the record.
+
+    Returns:
+        A record of schema ``hdkd/anytime/1``. Beyond the shape other text relies on, ``auroc`` says
+        how well an exit's largest probability tells right from wrong.
+    """
+    costs = {
+        "macs": scores.macs_K,
+        "macs_eager": scores.macs_eager_K,
+        "ops": scores.ops_K,
+        "params": scores.params_K,
+    }
+    return {
+        "schema": ANYTIME_SCHEMA,
+        "run": run,
+        "split": scores.meta.get("split"),
+        "combination": combination.kind,
+        "samples": scores.num_samples,
+        "exits": [
+            {
+                "exit": k + 1,
+                **{name: None if cost_K is None else cost_K[k] for name, cost_K in costs.items()},
+                **_measure(scores, k, combination, temperature, ece_bins),
+            }
+            for k, temperature in enumerate(temperatures_K)
+        ],
+    }
+
+
+def _measure(
+    scores: Scores, k: int, combination: Combination, temperature: float, ece_bins: int
+) -> dict[str, float | None]:
+    rank_N = torch.empty(scores.num_samples, dtype=torch.int64)
+    nll_N = torch.empty(scores.num_samples, dtype=torch.float64)
+    max_prob_N = torch.empty(scores.num_samples)
+    for samples, logits_BC in combined_chunks(scores, k, combination, temperature):
+        labels_B1 = scores.labels_N[samples, None]
+        true_B1 = logits_BC.gather(1, labels_B1)
+        # Equal logits rank by class number, so that rank 0 is what argmax predicts.
+        earlier_BC = torch.arange(scores.num_classes) < labels_B1
+        ahead_BC = (logits_BC > true_B1) | ((logits_BC == true_B1) & earlier_BC)
+        rank_N[samples] = ahead_BC.sum(1)
+        log_p_BC = logits_BC.log_softmax(1)
+        nll_N[samples] = -log_p_BC.gather(1, labels_B1)[:, 0].double()
+        max_prob_N[samples] = log_p_BC.amax(1).exp()
+    correct_N = (rank_N == 0).numpy()
+    confidence_N = max_prob_N.double().numpy()
+    nll = float(nll_N.mean())
+    return {
+        "top1_pct": 100 * float(correct_N.mean()),
+        "top5_pct": 100 * float((rank_N < 5).double().mean()),
+        "nll": nll if math.isfinite(nll) else None,
+        "ece_pct": 100 * expected_calibration_error(confidence_N, correct_N, ece_bins),
+        "auroc": auroc(confidence_N, correct_N),
+    }
+
+
+def expected_calibration_error(
+    confidence_N: NDArray[np.float64], correct_N: NDArray[np.bool_], bins: int
+) -> float:
+    """Σ_b n_b/N · |accuracy_b − confidence_b| over equal-width bins (i/M, (i+1)/M].
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 5.
+    """
+    bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap_M = np.bincount(bin_N, weights=correct_N - confidence_N, minlength=bins)
+    return float(np.abs(gap_M).sum() / len(confidence_N))
+
+
+def auroc(confidence_N: NDArray[np.float64], correct_N: NDArray[np.bool_]) -> float | None:
+    """P(a right answer is more confident than a wrong one), ties half; None if all are alike.
+
+    The Mann-Whitney statistic, by the mean ranks of the confidences.
+    """
+    right = int(correct_N.sum())
+    wrong = len(correct_N) - right
+    if right == 0 or wrong == 0:
+        return None
+    _, place_N, count = np.unique(confidence_N, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(count) - (count - 1) / 2
+    above = mean_rank[place_N][correct_N].sum() - right * (right + 1) / 2
+    return float(above / (right * wrong))

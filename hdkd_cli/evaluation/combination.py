@@ -1,0 +1,80 @@
+"""Combining exits: at exit k the logits of exits 0..k are all there, and averaging them is free.
+
+One definition for every kind: p_k = softmax( Σ_{j≤k} w_kj z_j / τ_k ), the rows of w non-negative
+with sum 1, τ_k > 0. K exits, B samples of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from hdkd_cli.evaluation.policy import Combination, CombinationKind
+from hdkd_cli.evaluation.scores import Scores
+
+# Logits handled at a time: few enough to stay in the processor's cache.
+_CHUNK_ELEMENTS = 2**20
+
+
+def fixed_combination(kind: CombinationKind, macs_K: Sequence[int]) -> Combination:
+    """The combination of a kind that needs no fitting.
+
+    ``single`` reads exit k alone (the published protocol), ``mean`` weighs the exits so far
+    equally, ``cost-weighted`` by their cost, w_kj ∝ f_j (after Meronen et al., WACV 2024).
+
+    Args:
+        kind: Which.
+        macs_K: Cost of each exit.
+    """
+    num_exits = len(macs_K)
+
+    def row(k: int) -> tuple[float, ...]:
+        raw = {
+            "single": [0] * k + [1],
+            "mean": [1] * (k + 1),
+            "cost-weighted": list(macs_K[: k + 1]),
+        }[kind]
+        return tuple(w / sum(raw) for w in raw) + (0.0,) * (num_exits - 1 - k)
+
+    return Combination(kind=kind, weights=tuple(row(k) for k in range(num_exits)))
+
+
+def combine(
+    logits_seen: Sequence[Tensor], combination: Combination, temperature: float = 1.0
+) -> Tensor:
+    """Σ_{j≤k} w_kj z_j / τ_k, the logits that exit k speaks with.
+
+    Evaluation and early exit both call this, term by term in the same order on every device.
+
+    Args:
+        logits_seen: Logits (B, C) of exits 0..k; its length says which exit is meant.
+        combination: The weights w.
+        temperature: τ_k.
+
+    Returns:
+        Logits (B, C), float32.
+    """
+    k = len(logits_seen) - 1
+    combined: Tensor | None = None
+    for weight, logits_BC in zip(combination.weights[k], logits_seen, strict=False):
+        if weight == 0:
+            continue
+        scale = weight / temperature
+        if combined is None:
+            combined = logits_BC.float() * scale
+        else:
+            combined.add_(logits_BC.float(), alpha=scale)
+    assert combined is not None, "a row of weights sums to 1"
+    return combined
+
+
+def combined_chunks(
+    scores: Scores, k: int, combination: Combination, temperature: float = 1.0
+) -> Iterator[tuple[slice, Tensor]]:
+    """Exit k's combined logits a few samples at a time: (which samples, logits_BC)."""
+    step = max(1, _CHUNK_ELEMENTS // scores.num_classes)
+    for start in range(0, scores.num_samples, step):
+        samples = slice(start, start + step)
+        seen = [scores.logits_KNC[j, samples] for j in range(k + 1)]
+        yield samples, combine(seen, combination, temperature)

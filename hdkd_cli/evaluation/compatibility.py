@@ -1,0 +1,114 @@
+"""What may be used with what: scores with a run, a policy with scores.
+
+Each check raises where going on would give wrong numbers, and returns warnings, as sentences for a
+person, where it merely cannot tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from hdkd_cli.errors import PolicyError, ScoresError, SettingsError
+from hdkd_cli.evaluation.policy import ExitPolicy
+from hdkd_cli.evaluation.scores import Scores
+
+# Which weights, which samples, and how the images were prepared.
+FINGERPRINTS = ("checkpoint_sha256", "split", "split_sha256", "transform")
+
+
+def check_scores(scores: Scores, expected: Mapping[str, str]) -> list[str]:
+    """Whether ``scores`` are what they are taken for.
+
+    Args:
+        scores: The scores.
+        expected: Name of a metadata field → what it must be, as far as the caller knows.
+
+    Returns:
+        A warning if the scores lack fingerprints, which leaves them unchecked.
+
+    Raises:
+        ScoresError: a field differs.
+    """
+    for name, wanted in expected.items():
+        if name in scores.meta and scores.meta[name] != wanted:
+            raise ScoresError(
+                f"the scores are of another {name} "
+                f"({_short(scores.meta[name])}, not {_short(wanted)}): collect them again"
+            )
+    absent = [name for name in FINGERPRINTS if name not in scores.meta]
+    if not absent:
+        return []
+    return [f"the scores do not record {', '.join(absent)}: what they belong to is not checked"]
+
+
+def refuse_test_split(scores: Scores) -> None:
+    """Nothing is fitted on the test split.
+
+    Raises:
+        SettingsError: the scores say that they are of the test split.
+    """
+    if scores.meta.get("split") == "test":
+        raise SettingsError(
+            "calibration on the test split: it is for evaluation only; use the scores of val"
+        )
+
+
+def check_policy(policy: ExitPolicy, scores: Scores, *, allow_mismatch: bool) -> list[str]:
+    """Whether ``policy`` may be applied to ``scores``.
+
+    Args:
+        policy: The policy.
+        scores: The scores it is to be evaluated on.
+        allow_mismatch: Only warn if it was fitted on another checkpoint.
+
+    Returns:
+        Warnings: another checkpoint (allowed), an unknown one, the samples it was fitted on.
+
+    Raises:
+        PolicyError: another number of exits, or another checkpoint.
+    """
+    check_exits(policy, scores.num_exits)
+    warnings: list[str] = []
+    fitted, checkpoint = policy.fitted_on.checkpoint_sha256, scores.meta.get("checkpoint_sha256")
+    if fitted is None or checkpoint is None:
+        silent = "the policy" if fitted is None else "the scores"
+        warnings.append(
+            f"{silent} did not record a checkpoint: whether the policy belongs is not checked"
+        )
+    elif fitted != checkpoint:
+        difference = (
+            f"the policy was fitted on checkpoint {_short(fitted)}, "
+            f"the scores are of {_short(checkpoint)}"
+        )
+        if not allow_mismatch:
+            raise PolicyError(f"{difference}: calibrate again, or pass --allow-mismatch")
+        warnings.append(difference)
+    if _same_samples(policy, scores):
+        warnings.append("the policy is evaluated on the samples it was fitted on: too favourable")
+    return warnings
+
+
+def check_exits(policy: ExitPolicy, num_exits: int) -> None:
+    """A policy speaks of as many exits as there are.
+
+    Raises:
+        PolicyError: it does not.
+    """
+    if policy.num_exits != num_exits:
+        raise PolicyError(
+            f"the policy is for {policy.num_exits} exits, there are {num_exits}: "
+            "it was calibrated for another network"
+        )
+
+
+def _same_samples(policy: ExitPolicy, scores: Scores) -> bool:
+    fitted_on = policy.fitted_on
+    if fitted_on.split_sha256 is not None and "split_sha256" in scores.meta:
+        return fitted_on.split_sha256 == scores.meta["split_sha256"]
+    return fitted_on.split is not None and fitted_on.split == scores.meta.get("split")
+
+
+def _short(text: str) -> str:
+    """A hash by its first characters, anything else as it is."""
+    return text[:12] + "…" if re.fullmatch("[0-9a-f]{64}", text) else text

@@ -1,0 +1,114 @@
+"""The geometric family of thresholds: budgeted batch classification.
+
+Huang et al., "Multi-Scale Dense Networks for Resource Efficient Image Classification", ICLR 2018,
+section 3, as every public implementation after it. K exits, N samples, P points of the family.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdkd_cli.errors import BudgetError
+from hdkd_cli.evaluation.simulate import mean_cost, simulate
+from hdkd_cli.evaluation.table import ExitTable
+
+PUBLISHED_RHOS = tuple(Fraction(p, 20) for p in range(1, 40))
+
+
+def target_counts(rho: Fraction, num_samples: int, num_exits: int) -> list[int]:
+    """⌊N·q_k⌋ with shares q_k ∝ ρ^k, k = 1..K, normalised; in exact arithmetic.
+
+    Args:
+        rho: ρ > 0: below 1 most samples leave early, above 1 late.
+        num_samples: N.
+        num_exits: K.
+    """
+    a, b = rho.as_integer_ratio()
+    weights = [a**k * b ** (num_exits - k) for k in range(1, num_exits + 1)]
+    total = sum(weights)
+    return [num_samples * weight // total for weight in weights]
+
+
+def release(table: ExitTable, counts_PK: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Thresholds at which the wanted numbers of samples leave, exit by exit.
+
+    Among the samples not yet released, by falling confidence, the count-th sets the threshold, and
+    all that reach it are released, ties included. An exit is unused (+inf) where its count is zero
+    or fewer samples remain.
+
+    Args:
+        table: The samples.
+        counts_PK: How many should leave at each exit; the last exit's entry is not read.
+
+    Returns:
+        Thresholds (P, K−1).
+    """
+    num_points, last = len(counts_PK), table.num_exits - 1
+    thresholds_PK = np.full((num_points, last), np.inf, np.float32)
+    waiting_PN = np.ones((num_points, table.num_samples), np.bool_)
+    for k in range(last):
+        confidence_N, order_N = table.confidence_KN[k], table.order_KN[k]
+        rank_PN = waiting_PN[:, order_N].cumsum(axis=1, dtype=np.int32)
+        count_P = counts_PK[:, k]
+        used_P = (count_P > 0) & (count_P <= rank_PN[:, -1])
+        # The first place where the running number of waiting samples reaches the count.
+        place_P = (rank_PN >= count_P[:, None]).argmax(axis=1)
+        thresholds_PK[used_P, k] = confidence_N[order_N[place_P[used_P]]]
+        waiting_PN &= confidence_N < thresholds_PK[:, k, None]
+    return thresholds_PK
+
+
+def published_family(table: ExitTable) -> NDArray[np.float32]:
+    """Thresholds (39, K−1) of ρ = p/20, p = 1..39."""
+    return _family(table, PUBLISHED_RHOS)
+
+
+def _family(table: ExitTable, rhos: Sequence[Fraction]) -> NDArray[np.float32]:
+    counts = [target_counts(rho, table.num_samples, table.num_exits) for rho in rhos]
+    return release(table, np.array(counts, np.int64))
+
+
+def within_budget(table: ExitTable, budget_macs: float) -> NDArray[np.float32]:
+    """Thresholds (K−1,) of the member of the family with the largest mean cost ≤ the budget.
+
+    The family is closed by its two limits: all leave at exit 0 (ρ → 0), none before the last
+    (ρ → ∞). The cost is a step function of ρ that rises but for single samples, so the crossing of
+    the budget is narrowed down by a grid at a time, and the best member seen anywhere is kept.
+
+    Args:
+        table: The samples.
+        budget_macs: Mean cost not to be exceeded.
+
+    Raises:
+        BudgetError: the budget is below the cost of the first exit.
+    """
+    num_samples, num_exits = table.num_samples, table.num_exits
+    if budget_macs < table.macs_K[0]:
+        raise BudgetError(
+            f"a budget of {budget_macs:,.0f} MACs: the first exit already costs "
+            f"{table.macs_K[0]:,}, no policy can be cheaper"
+        )
+    if budget_macs >= table.macs_K[-1]:
+        return np.full(num_exits - 1, np.inf, np.float32)
+    best: NDArray[np.float32] = release(table, np.array([[num_samples] + [0] * (num_exits - 1)]))[0]
+    best_cost = float(table.macs_K[0])
+    # Outside these bounds the counts no longer change.
+    low, high = -math.log(2 * num_samples), math.log(2 * num_samples)
+    while high - low > 1e-12:
+        grid = np.linspace(low, high, 17)
+        family = _family(table, [Fraction(math.exp(x)) for x in grid])
+        cost_P = mean_cost(simulate(table, family).count_PK, table.macs_K)
+        affordable = np.flatnonzero(cost_P <= budget_macs)
+        if affordable.size == 0:
+            break
+        dearest = affordable[cost_P[affordable].argmax()]
+        if cost_P[dearest] > best_cost:
+            best, best_cost = family[dearest], float(cost_P[dearest])
+        # At the upper bound nobody leaves early, which is too dear: a neighbour is always there.
+        low, high = grid[affordable[-1]], grid[affordable[-1] + 1]
+    return best

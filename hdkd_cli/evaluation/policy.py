@@ -1,0 +1,196 @@
+"""Exit policies: when to leave, what it costs, what it was fitted on. One reader, one writer.
+
+Imports no torch and computes nothing: the command line may know the choices before it starts.
+K exits; row k of ``weights`` and entry k of ``temperatures`` belong to exit k.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from hdkd_cli.errors import BudgetError, PolicyError
+from hdkd_cli.files import write_json
+
+SCHEMA = "hdkd/policy/1"
+
+PolicyKind = Literal["geometric"]
+CombinationKind = Literal["single", "mean", "cost-weighted"]
+ConfidenceKind = Literal["max-prob", "entropy", "margin"]
+
+# A confidence lies in [0, 1]: numbers outside are sentinels of other programs, and are refused.
+Threshold = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Combination(_Frozen):
+    """How the logits of the exits reached so far are averaged at each exit."""
+
+    kind: CombinationKind
+    """Where the weights come from."""
+    weights: tuple[tuple[Weight, ...], ...]
+    """(K, K), lower triangular: row k weighs the logits of exits 0..k and sums to 1."""
+
+    @model_validator(mode="after")
+    def _rows_average_the_exits_reached(self) -> Self:
+        for k, row in enumerate(self.weights):
+            if len(row) != len(self.weights):
+                raise ValueError(
+                    f"row {k + 1} has {len(row)} weights, {len(self.weights)} are needed"
+                )
+            if any(row[k + 1 :]):
+                raise ValueError(f"row {k + 1} weighs an exit that comes later")
+            if abs(sum(row) - 1) > 1e-6:
+                raise ValueError(f"row {k + 1} sums to {sum(row):g}, not 1")
+        return self
+
+
+class OperatingPoint(_Frozen):
+    """One set of thresholds, and what it does on the split it was fitted on."""
+
+    target_macs: PositiveFloat | None
+    """The budget it was made for, if it was made for one."""
+    thresholds: tuple[Threshold | None, ...]
+    """(K−1,): leave at exit k if its confidence is at least this; None: exit k is not used.
+    The last exit takes everybody who is left."""
+    val_macs: PositiveFloat
+    """Mean cost."""
+    val_top1_pct: Annotated[float, Field(ge=0, le=100)]
+    """Accuracy."""
+
+
+class FittedOn(_Frozen):
+    """The scores a policy comes from. None where those scores did not say."""
+
+    checkpoint_sha256: str | None
+    """The weights."""
+    split: str | None
+    """The role of the samples."""
+    split_sha256: str | None = None
+    """The samples themselves."""
+    samples: PositiveInt
+    """How many there were."""
+
+
+class ExitPolicy(_Frozen):
+    """A family of operating points for one network."""
+
+    kind: PolicyKind
+    """How the thresholds were found."""
+    confidence: ConfidenceKind
+    """What is compared with the thresholds."""
+    combination: Combination
+    """Which logits the confidence and the prediction are read from."""
+    temperatures: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    """(K,): the combined logits of exit k are divided by entry k."""
+    points: Annotated[tuple[OperatingPoint, ...], Field(min_length=1)]
+    """The family."""
+    fitted_on: FittedOn
+    """Where it comes from."""
+
+    @model_validator(mode="after")
+    def _same_number_of_exits(self) -> Self:
+        if len(self.combination.weights) != self.num_exits:
+            raise ValueError(
+                f"{self.num_exits} temperatures but {len(self.combination.weights)} rows of weights"
+            )
+        for number, point in enumerate(self.points, 1):
+            if len(point.thresholds) != self.num_exits - 1:
+                raise ValueError(
+                    f"point {number} has {len(point.thresholds)} thresholds, "
+                    f"{self.num_exits} exits need {self.num_exits - 1}"
+                )
+        return self
+
+    @property
+    def num_exits(self) -> int:
+        """K."""
+        return len(self.temperatures)
+
+    def select(self, budget_macs: float | None = None) -> OperatingPoint:
+        """The point of highest validation accuracy that fits the budget; the cheaper on ties.
+
+        Args:
+            budget_macs: Mean cost that must not be exceeded on the validation split; None: any.
+
+        Raises:
+            BudgetError: no point is that cheap.
+        """
+        affordable = [p for p in self.points if budget_macs is None or p.val_macs <= budget_macs]
+        if not affordable:
+            cheapest = min(point.val_macs for point in self.points)
+            raise BudgetError(
+                f"a budget of {budget_macs:,.0f} MACs: the cheapest point of this policy needs "
+                f"{cheapest:,.0f}; raise the budget, or calibrate a policy for it"
+            )
+        return max(affordable, key=lambda point: (point.val_top1_pct, -point.val_macs))
+
+    def as_record(self) -> dict[str, Any]:
+        """The policy as JSON holds it."""
+        return {"schema": SCHEMA, **self.model_dump(mode="json")}
+
+
+def write_policy(path: Path, policy: ExitPolicy) -> None:
+    """Write ``policy`` as JSON, atomically."""
+    write_json(path, policy.as_record())
+
+
+def read_policy(path: Path) -> ExitPolicy:
+    """Read what `write_policy` wrote.
+
+    Raises:
+        PolicyError: the file is missing, or is not such a policy.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PolicyError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise PolicyError(f"{path}: is a folder, a policy file is needed") from None
+    except UnicodeDecodeError:
+        raise PolicyError(f"{path}: is not a JSON text") from None
+    return parse_policy(text, str(path))
+
+
+def parse_policy(text: str, source: str) -> ExitPolicy:
+    """Read a policy from JSON text. Unknown fields are ignored.
+
+    Args:
+        text: The JSON.
+        source: Where it came from, for messages.
+
+    Raises:
+        PolicyError: it is not JSON, of another schema, or inconsistent.
+    """
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise PolicyError(f"{source}: is not JSON ({problem})") from None
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        found = f"schema {schema!r}" if schema is not None else "JSON without a schema"
+        raise PolicyError(f"{source}: is {found}, a policy of schema {SCHEMA!r} is needed")
+    try:
+        return ExitPolicy.model_validate_json(text)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise PolicyError(f"{source}: {where + ': ' if where else ''}{message}") from None

@@ -1,0 +1,151 @@
+"""Files that are either whole or not there: atomic writes, checksums, safe reading of tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hdkd_cli.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable (no effect where folders cannot be opened)."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows refuses to open folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success fsync it and rename it into place.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)  # mkstemp gives 0600: hand the file out as open() would have
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def point_link(link: Path, target: str) -> None:
+    """Make the symbolic link ``link`` lead to ``target`` beside it, swapped by rename."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+    fsync_folder(link.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``path`` atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write one indented JSON object to ``path`` atomically."""
+    write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named tensors as safetensors, atomically.
+
+    Args:
+        path: Where to write.
+        tensors: Name → tensor, any device; they are copied to the CPU and made contiguous.
+        metadata: Text to keep in the file's header.
+    """
+    from safetensors.torch import save_file
+
+    whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(whole, temporary, dict(metadata or {}))
+
+
+def read_tensors(
+    path: Path, error: Callable[[str], ArtifactError]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: (tensors on the CPU, metadata).
+
+    Args:
+        path: The file.
+        error: The exception class (or factory) to raise with a one-line message.
+
+    Raises:
+        ArtifactError: the file is missing, truncated, or not safetensors (a pickle, say).
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise error(f"{path}: is a folder, a safetensors file is needed") from None
+    except (SafetensorError, OSError, ValueError) as problem:
+        if looks_like_pickle(path):
+            raise error(
+                f"{path}: is a Python pickle (torch.save), which is never opened here; "
+                "convert it to safetensors first"
+            ) from None
+        raise error(f"{path}: is damaged or not a safetensors file ({problem})") from None
+
+
+def looks_like_pickle(path: Path) -> bool:
+    """Whether the first bytes are those of a pickle or of ``torch.save``'s zip archive."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError:
+        return False
+    return head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5")
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_bytes(*parts: bytes) -> str:
+    """Hex SHA-256 of the concatenation of ``parts``."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

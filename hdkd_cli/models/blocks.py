@@ -1,0 +1,82 @@
+"""What the networks of the MSDNet family are made of (Huang et al., ICLR 2018)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+StemKind = Literal["cifar", "imagenet"]
+
+CIFAR_HEAD_WIDTH = 128
+HEAD_SIDES = range(5, 13)
+"""Sides in pixels that a head can read: its three halvings must leave one pixel."""
+
+
+def conv_bn_relu(
+    width_in: int, width: int, kernel: int, *, stride: int = 1, padding: int = 0
+) -> nn.Sequential:
+    """CBR: convolution without bias, BatchNorm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(width_in, width, kernel, stride=stride, padding=padding, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),  # BatchNorm keeps its input, not its output
+    )
+
+
+def conv3(width_in: int, width: int, *, stride: int = 1) -> nn.Sequential:
+    """3×3 CBR, the side divided by ``stride`` and rounded up."""
+    return conv_bn_relu(width_in, width, 3, stride=stride, padding=1)
+
+
+def branch(width_in: int, width: int, *, stride: int, bottleneck: int) -> nn.Sequential:
+    """1×1 CBR to at most ``bottleneck`` times the width, then 3×3 CBR to ``width``."""
+    narrow = min(width_in, bottleneck * width)
+    return nn.Sequential(conv_bn_relu(width_in, narrow, 1), conv3(narrow, width, stride=stride))
+
+
+def first_layer(kind: StemKind, width: int) -> nn.Sequential:
+    """From the image to the features of the finest scale."""
+    if kind == "cifar":
+        return conv3(3, width)
+    return nn.Sequential(
+        nn.Conv2d(3, width, 7, stride=2, padding=3),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+
+
+def first_side(kind: StemKind, image_size: int) -> int:
+    """Side in pixels of what ``first_layer`` returns."""
+    return image_size if kind == "cifar" else halved(halved(image_size))
+
+
+def halved(side: int) -> int:
+    """Side in pixels after a 3×3 convolution with stride 2."""
+    return (side + 1) // 2
+
+
+def classifier(kind: StemKind, width_in: int, num_classes: int) -> nn.Sequential:
+    """From features whose side is in ``HEAD_SIDES`` to logits."""
+    width = CIFAR_HEAD_WIDTH if kind == "cifar" else width_in
+    return nn.Sequential(
+        conv3(width_in, width, stride=2),
+        conv3(width, width, stride=2),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(width, num_classes),
+    )
+
+
+def initialise_he(net: nn.Module) -> None:
+    """The paper's initialisation: He et al., ICCV 2015, fan-out, normal; all biases zero.
+
+    The public PyTorch code spells it out but never applies it. Weights of linear layers stay as
+    the framework draws them, BatchNorm as it sets them (1 and 0).
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,55 @@
+"""Scaling of gradients for gradient equilibrium (Li et al., ICCV 2019, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+
+if TYPE_CHECKING:
+    from hdkd_cli.models.contract import MultiExitNet
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """R(a): ``x`` itself, whose derivative counts ``factor`` times, in reverse and forward mode.
+
+    The result shares the memory of ``x``. Forward mode has to count the factor as well, since the
+    hypergradient pairs the step that was taken, scaled gradients and all, with a direction.
+    """
+    if factor == 1:
+        return x
+    # A Function may return a view only if its tangent is one too, which a scaled tangent is not:
+    # so the tangent is scaled out here, and no copy is made.
+    primal, tangent = forward_ad.unpack_dual(x)
+    scaled: Tensor = _ScaleReverse.apply(primal, factor)
+    return scaled if tangent is None else forward_ad.make_dual(scaled, tangent * factor)
+
+
+class _ScaleReverse(Function):
+    """The reverse-mode half of R(a)."""
+
+    @staticmethod
+    def forward(x: Tensor, factor: float) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.factor = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+@contextmanager
+def equilibrium_off(net: MultiExitNet) -> Iterator[None]:
+    """Inside, gradients of ``net`` are the true ones."""
+    mode = net.gradient_equilibrium
+    net.gradient_equilibrium = "off"
+    try:
+        yield
+    finally:
+        net.gradient_equilibrium = mode

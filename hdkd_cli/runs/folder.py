@@ -1,0 +1,211 @@
+"""The run folder: everything of one run, opened by path.
+
+settings.toml   resolved, re-creates the run
+run.json        argv, versions, device, git revision, seed, status, exit code
+metrics.jsonl   one event a line            train.log   the same for people
+checkpoints/  scores/  policies/  reports/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hdkd_cli.errors import CheckpointError, RunError, UsageError
+from hdkd_cli.files import point_link, write_json, write_text
+from hdkd_cli.runs.checkpoints import Checkpoint, complete_checkpoints
+from hdkd_cli.settings.toml import from_toml, to_toml
+from hdkd_cli.settings.schema import Settings
+
+SCHEMA = "hdkd/run/1"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk.
+
+    Attributes:
+        path: The folder.
+        pinned: The checkpoint to read; None: the newest complete one.
+    """
+
+    path: Path
+    pinned: Checkpoint | None = None
+
+    @classmethod
+    def create(
+        cls, runs_dir: Path, preset: str, settings: Settings, *, name: str | None = None
+    ) -> RunFolder:
+        """Make a new run folder; two runs made in one second do not collide.
+
+        Args:
+            runs_dir: Where runs live; made if absent.
+            preset: Name the folder starts with.
+            settings: What the run will do.
+            name: Folder name instead of ``<preset>-s<seed>-<utc time>``.
+
+        Raises:
+            UsageError: ``name`` exists already, or is no plain folder name.
+        """
+        if name is not None and (not name or name in {".", ".."} or Path(name).name != name):
+            raise UsageError(f"--name {name!r}: a plain folder name is needed, no path")
+        stamp = f"{preset}-s{settings.training.seed}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        attempt = 1
+        while True:
+            path = runs_dir / (name or (stamp if attempt == 1 else f"{stamp}-{attempt}"))
+            try:
+                path.mkdir()
+                break
+            except FileExistsError:
+                if name is not None:
+                    raise UsageError(
+                        f"{path}: exists already; choose another --name, or go on with "
+                        f"`hdkd train --resume {path}`"
+                    ) from None
+                attempt += 1
+        run = cls(path)
+        write_text(path / "settings.toml", to_toml(settings))
+        write_json(
+            path / "run.json",
+            {
+                "schema": SCHEMA,
+                "preset": preset,
+                "seed": settings.training.seed,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "status": "created",
+                "exit_code": None,
+                "argv": sys.argv,
+                "git_revision": _git_revision(),
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "versions": {p: version(p) for p in ("hdkd", "torch", "torchvision", "numpy")},
+            },
+        )
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run folder, or one checkpoint in it (``RUN/checkpoints/step-100``).
+
+        Raises:
+            RunError: there is no run at ``path``.
+            CheckpointError: ``path`` names a checkpoint that is not complete.
+        """
+        if path.parent.name == "checkpoints":
+            return cls(cls.open(path.parent.parent).path, Checkpoint.open(path.resolve()))
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run folder")
+        if not (path / "settings.toml").is_file():
+            raise RunError(f"{path}: is not a run folder (no settings.toml in it)")
+        return cls(path)
+
+    def settings(self) -> Settings:
+        """The settings the run was made with.
+
+        Raises:
+            RunError: settings.toml is missing.
+            SettingsError: settings.toml is damaged or of another version.
+        """
+        path = self.path / "settings.toml"
+        try:
+            return from_toml(path.read_text(encoding="utf-8"), source=str(path))
+        except OSError as problem:
+            raise RunError(f"{path}: {problem.strerror}") from None
+
+    def info(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        path = self.path / "run.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as problem:
+            raise RunError(f"{path}: unreadable ({problem})") from None
+
+    def update_info(self, **changes: Any) -> None:
+        """Change entries of run.json."""
+        write_json(self.path / "run.json", {**self.info(), **changes})
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder checkpoints are written to."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics log."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def policies(self) -> Path:
+        """The folder of exit policies; ``last`` in it leads to the one calibrated last."""
+        return self.path / "policies"
+
+    def keep_policy(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write a policy and remember it as the one calibrated last."""
+        write_json(self.policies / f"{name}.json", record)
+        point_link(self.policies / "last", f"{name}.json")
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a complete checkpoint to go on from."""
+        return bool(complete_checkpoints(self.checkpoints))
+
+    def checkpoint(self) -> Checkpoint:
+        """The pinned checkpoint, or the newest complete one.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        if self.pinned is not None:
+            return self.pinned
+        complete = complete_checkpoints(self.checkpoints)
+        if not complete:
+            raise CheckpointError(
+                f"{self.path}: has no complete checkpoint; finish it with "
+                f"`hdkd train --resume {self.path}`"
+            )
+        return complete[-1]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing; the operating system lets go when the process ends.
+
+        Raises:
+            RunError: another process is training this run.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path}: another process is training this run") from None
+            yield
+
+
+def _git_revision() -> str | None:
+    """Revision of the source tree the package runs from, "+" appended when it has changes."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        output = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=here, env=environment, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return output.stdout.strip()

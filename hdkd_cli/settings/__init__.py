@@ -1,0 +1,5 @@
+"""What a run is: ``schema`` the settings, ``layers`` who set what, ``presets`` complete named runs.
+
+``keys`` reads names and types off the schema, ``values`` turns text into values, ``explain`` words
+errors, ``toml`` writes settings down and reads them back. Nothing here imports torch.
+"""

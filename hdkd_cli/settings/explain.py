@@ -1,0 +1,92 @@
+"""What is wrong with settings, in one line each: the key, the value, its layer, what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from hdkd_cli.settings.keys import SECTIONS, closest, default_of, kinds
+from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.values import show
+
+Given = Mapping[str, tuple[Any, str]]  # key → (value, layer)
+
+
+def unknown_key(key: str, given: Given, known: list[str]) -> str:
+    """``key`` is no setting; name the closest of ``known`` with their values."""
+    value, origin = given[key]
+    if key in SECTIONS:
+        return f"{key} = {show(value)} ({origin}): is a section: set {key}.KEY"
+    known = known if "." in key else [*known, *SECTIONS]
+    near = [_with_value(other, given) for other in closest(key, known)]
+    hint = f"; closest: {', '.join(near)}" if near else "; `hdkd settings show` lists all"
+    return f"{key} ({origin}): no such setting{hint}"
+
+
+def unknown_network(given: Given) -> str:
+    """``model.name`` is none of the networks there are."""
+    names = [
+        show(name)
+        for kind in kinds("model")
+        for name in get_args(kind.model_fields["name"].annotation)
+    ]
+    choices = ", ".join([*names, '"package.module:factory"'])
+    return f"{_where('model.name', given)}: no such network; there are: {choices}"
+
+
+def not_text(key: str, given: Given) -> str:
+    """A value holds bytes that are no text, such as a file name in another encoding."""
+    return f"{key} ({given[key][1]}): is not valid Unicode text"
+
+
+def explain(error: ValidationError, given: Given) -> Iterator[str]:
+    """One line for each thing that pydantic found."""
+    for problem in error.errors():
+        section, *rest = map(str, problem["loc"])
+        if len(kinds(section)) > 1:
+            rest = rest[1:]  # the tag of the kind
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if not rest:  # several settings of a section that do not fit together
+            yield f"{section}: {message}{_mentioned(section, message, given)}"
+            continue
+        key = f"{section}.{rest[0]}"
+        if problem["type"] == "missing" and len(rest) == 1:
+            name = f" when {_where(f'{section}.name', given)}" if f"{section}.name" in given else ""
+            yield f"{key}: must be given{name}"
+            continue
+        message = f"{message[0].lower()}{message[1:]}"
+        if len(rest) > 1:  # an item of a list
+            message = "is missing" if problem["type"] == "missing" else message
+            message = f"item {int(rest[1]) + 1} {message}"
+        yield f"{_where(key, given)}: {message}"
+
+
+def contradictions(settings: Settings, given: Given) -> Iterator[str]:
+    """What no single section can see: settings of different sections that exclude each other."""
+    if settings.weights.init == "dbt" and settings.objective.teachers != "last":
+        yield (
+            f'{_where("weights.init", given)}: needs objective.teachers = "last" '
+            f"(distillation from the last exit only); {_where('objective.teachers', given)}"
+        )
+
+
+def _mentioned(section: str, message: str, given: Given) -> str:
+    """The settings of ``section`` that ``message`` names, with value and layer."""
+    fields = dict.fromkeys(name for kind in kinds(section) for name in kind.model_fields)
+    keys = [f"{section}.{name}" for name in fields if re.search(rf"\b{name}\b", message)]
+    return f"; {', '.join(_where(key, given) for key in keys)}" if keys else ""
+
+
+def _where(key: str, given: Given) -> str:
+    value, origin = given.get(key, (default_of(key), "default"))
+    return f"{key} = {show(value)} ({origin})"
+
+
+def _with_value(key: str, given: Given) -> str:
+    if key in SECTIONS or "." not in key:
+        return key
+    value = given[key][0] if key in given else default_of(key)
+    return f"{key} = {show(value)}"

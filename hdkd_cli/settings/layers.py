@@ -1,0 +1,305 @@
+"""Who set what: the layers of settings, from the schema's defaults up to the command line's flags.
+
+    default < dataset < preset < file < environment < --set < flags
+
+A higher layer wins, key by key, and every value of the result knows its layer. Three rules go
+beyond that:
+
+- ``method = NAME``, in any layer, stands for the settings ``METHODS[NAME]``. In the same layer,
+  keys that are spelt out win over it; a higher layer's method wins over lower layers' keys.
+- A layer that changes ``data.name`` drops the lower layers' keys that describe the data set (what
+  ``DATASETS`` names, and ``train_per_class``): they were written for other images, and would be
+  wrong without anybody noticing. The new data set's own defaults take their place. ``data.root``
+  stays: a wrong folder is noticed.
+- A layer that changes ``model.name`` drops the lower layers' model keys that not every network has.
+
+What is dropped is told in ``Resolved.notes``. All mistakes of all layers are reported together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from hdkd_cli.errors import SettingsError
+from hdkd_cli.settings import presets
+from hdkd_cli.settings.explain import (
+    contradictions,
+    explain,
+    not_text,
+    unknown_key,
+    unknown_network,
+)
+from hdkd_cli.settings.keys import (
+    SECTIONS,
+    default_of,
+    field_of,
+    flatten,
+    kind_of,
+    kinds,
+    leaves,
+    nest,
+)
+from hdkd_cli.settings.schema import DATASETS, METHODS, Settings
+from hdkd_cli.settings.values import from_text, from_toml_value, show
+
+METHOD = "method"
+DEFAULT = "default"
+DATASET = "dataset"
+ENVIRONMENT_PREFIX = "HDKD_"
+# Variables of that prefix that are no settings: the tests' reference score files.
+RESERVED_VARIABLES = frozenset({"HDKD_ORACLE_DIR"})
+# Flags that are short for a setting; a flag's value wins over everything else.
+FLAGS = {
+    "--seed": "training.seed",
+    "--device": "training.device",
+    "--data-dir": "data.root",
+    "--download": "data.download",
+    "--batch-size": "evaluation.batch_size",
+}
+
+
+class Given(NamedTuple):
+    """A value and the layer that gave it."""
+
+    value: Any
+    origin: str
+
+
+Layer = dict[str, Given]  # key → what a layer gives; `method` is a key of its own
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and how they came about.
+
+    Attributes:
+        settings: The whole tree.
+        origin: Key → layer, for every key: ``default``, ``dataset``, ``preset digits``,
+            ``file x.toml``, ``environment HDKD_DATA__ROOT``, ``--set``, ``--set method=hdkd``,
+            ``--seed``.
+        notes: Sentences about keys that were dropped.
+    """
+
+    settings: Settings
+    origin: dict[str, str]
+    notes: list[str]
+
+
+def resolve(
+    preset: str | None = None,
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Put all layers together.
+
+    Args:
+        preset: Name of a preset, or path of a TOML file that serves as one.
+        config: Path of a TOML file.
+        environment: Variables to read ``HDKD_*`` from; None: the process's.
+        assignments: What ``--set`` was given: ``section.field=value`` or ``method=NAME``.
+        flags: Flag (a key of ``FLAGS``) → its value; None: not given.
+
+    Raises:
+        PresetError: the preset is not there or cannot be read.
+        SettingsError: anything else that is wrong, all of it, one line each.
+    """
+    problems: list[str] = []
+    layers: list[Layer] = []
+    if preset is not None:
+        layers.append(table_layer(presets.read(preset).tables, f"preset {preset}", problems))
+    if config is not None:
+        try:
+            tables = presets.read_tables(config, SettingsError)
+        except SettingsError as error:
+            problems.append(str(error))
+        else:
+            tables.pop("preset", None)  # a copied preset is a fine settings file
+            layers.append(table_layer(tables, f"file {config}", problems))
+    variables = os.environ if environment is None else environment
+    layers.append(environment_layer(variables, problems))
+    layers.append(assignment_layer(assignments, problems))
+    layers.append(flag_layer(flags or {}))
+    return combine(layers, problems)
+
+
+def table_layer(tables: Mapping[str, Any], origin: str, problems: list[str]) -> Layer:
+    """The layer of a TOML file's content."""
+    tables = dict(tables)
+    version = tables.pop("schema", Settings.schema_version)
+    if version != Settings.schema_version:
+        problems.append(
+            f"schema = {show(version)} ({origin}): this hdkd reads {Settings.schema_version}"
+        )
+    pairs = [pair for name, value in tables.items() for pair in flatten(name, value)]
+    return {key: Given(from_toml_value(value, field_of(key)), origin) for key, value in pairs}
+
+
+def environment_layer(variables: Mapping[str, str], problems: list[str]) -> Layer:
+    """The layer of ``HDKD_METHOD`` and ``HDKD_SECTION__FIELD`` variables."""
+    layer: Layer = {}
+    for name, text in sorted(variables.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in RESERVED_VARIABLES:
+            continue
+        bare = name.removeprefix(ENVIRONMENT_PREFIX)
+        key = bare.lower().replace("__", ".")
+        if key == METHOD or "." in key:
+            layer.update(_text(key, text, f"environment {name}"))
+        else:
+            known = [k.replace(".", "__").upper() for k in (METHOD, *leaves(Settings()))]
+            near = difflib.get_close_matches(bare, known, n=1)
+            hint = (
+                f"closest: {ENVIRONMENT_PREFIX}{near[0]}"
+                if near
+                else "settings are HDKD_SECTION__KEY"
+            )
+            problems.append(f"{name} (environment): no such variable; {hint}")
+    return layer
+
+
+def assignment_layer(assignments: Iterable[str], problems: list[str]) -> Layer:
+    """The layer of ``--set key=value``; of two for one key the later one holds."""
+    layer: Layer = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if equals:
+            layer.update(_text(key.strip(), text, "--set"))
+        else:
+            problems.append(f"--set {assignment}: write SECTION.KEY=VALUE or method=NAME")
+    return layer
+
+
+def _text(key: str, text: str, origin: str) -> Iterator[tuple[str, Given]]:
+    for leaf, value in flatten(key, from_text(text, field_of(key))):
+        yield leaf, Given(from_toml_value(value, field_of(leaf)), origin)
+
+
+def flag_layer(flags: Mapping[str, Any]) -> Layer:
+    """The layer of flags that were given."""
+    return {
+        FLAGS[flag]: Given(str(value) if isinstance(value, Path) else value, flag)
+        for flag, value in flags.items()
+        if value is not None
+    }
+
+
+def combine(layers: Iterable[Layer], problems: Sequence[str] = ()) -> Resolved:
+    """Merge layers, lowest first, over the defaults, and validate the result.
+
+    Raises:
+        SettingsError: ``problems`` and all that is found here.
+    """
+    problems = list(problems)
+    notes: list[str] = []
+    given: Layer = {}
+    for layer in layers:
+        explicit = _expand_method(layer, problems)
+        for section in ("data", "model"):
+            notes += _drop_foreign(section, given, explicit)
+        given |= explicit
+    data_name = _name("data", given)
+    own = DATASETS.get(data_name, {}) if isinstance(data_name, str) else {}
+    given = {f"data.{key}": Given(value, DATASET) for key, value in own.items()} | given
+
+    problems += _take_out_unusable(given)
+    try:
+        values = nest({key: value for key, (value, _) in given.items()})
+        # JSON, strictly: lists become tuples and 1 becomes 1.0, but no text becomes a number.
+        settings = Settings.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        problems += explain(error, given)
+    else:
+        problems += contradictions(settings, given)
+    if problems:
+        raise SettingsError("\n".join(_headed(problems)))
+    origin = {key: given[key].origin if key in given else DEFAULT for key in leaves(settings)}
+    return Resolved(settings, origin, notes)
+
+
+def _headed(problems: list[str]) -> list[str]:
+    if len(problems) == 1:
+        return problems
+    return [f"{len(problems)} settings are wrong:", *(f"  {line}" for line in problems)]
+
+
+def _expand_method(layer: Layer, problems: list[str]) -> Layer:
+    """``layer`` with its method spelt out below its own keys."""
+    explicit = dict(layer)
+    if METHOD not in explicit:
+        return explicit
+    name, origin = explicit.pop(METHOD)
+    if not isinstance(name, str) or name not in METHODS:
+        problems.append(
+            f"method = {show(name)} ({origin}): no such method; there are: {', '.join(METHODS)}"
+        )
+        return explicit
+    return {
+        f"{section}.{field}": Given(value, f"{origin} method={name}")
+        for section, fields in METHODS[name].items()
+        for field, value in fields.items()
+    } | explicit
+
+
+def _name(section: str, given: Layer) -> Any:
+    """The ``name`` that holds in a section, as far as ``given`` goes."""
+    key = f"{section}.name"
+    return given[key].value if key in given else default_of(key)
+
+
+def _drop_foreign(section: str, lower: Layer, layer: Layer) -> Iterator[str]:
+    """Take out of ``lower`` what a change of ``<section>.name`` makes foreign; yield notes."""
+    change = layer.get(f"{section}.name")
+    if change is None or change.value == _name(section, lower):
+        return
+    for key in [key for key in lower if _goes_with_name(section, key)]:
+        value, origin = lower.pop(key)
+        yield (
+            f"{key} = {show(value)} ({origin}) is dropped: "
+            f"{section}.name is now {show(change.value)} ({change.origin})"
+        )
+
+
+def _goes_with_name(section: str, key: str) -> bool:
+    """Whether ``key`` says something about the data set or network that the section names."""
+    if not key.startswith(f"{section}."):
+        return False
+    field = key.split(".")[1]
+    if section == "data":
+        return field == "train_per_class" or any(field in own for own in DATASETS.values())
+    return not all(field in kind.model_fields for kind in kinds(section))
+
+
+def _take_out_unusable(given: Layer) -> Iterator[str]:
+    """Remove keys that do not exist or cannot be checked; yield what is wrong with them."""
+    network = kind_of("model", _name("model", given))
+    if network is None:
+        yield unknown_network(given)
+    in_use = {s: kinds(s) if s != "model" or network is None else (network,) for s in SECTIONS}
+    known = [f"{s}.{field}" for s in SECTIONS for kind in in_use[s] for field in kind.model_fields]
+    for key in list(given):
+        value = given[key].value
+        if field_of(key) is None or ".".join(key.split(".")[:2]) not in known:
+            yield unknown_key(key, given, [METHOD, *known])
+        elif isinstance(value, str) and not _is_unicode(value):
+            yield not_text(key, given)
+        elif network is not None or not key.startswith("model."):
+            continue
+        del given[key]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

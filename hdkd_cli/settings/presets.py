@@ -1,0 +1,142 @@
+"""Presets: complete named runs, one TOML file each.
+
+A preset's ``[preset]`` table says what it is; everything else in the file is settings. Presets are
+found in the package, or beside it when it runs from a checkout.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from hdkd_cli import files
+from hdkd_cli.errors import PresetError, UsageError
+from hdkd_cli.settings.schema import Section
+
+DEFAULT = "digits"
+
+
+class PresetInfo(Section):
+    """The ``[preset]`` table."""
+
+    summary: str
+    """One line: what is trained on what, and how long it takes."""
+    status: Literal["starter", "reproduced"]
+    """A sensible start, or a run whose expected numbers were measured."""
+    source: str
+    """Paper, table or reasoning the settings come from."""
+    expected: dict[str, Any] = {}
+    """What a run should reach, for reproduced presets."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset file that was read.
+
+    Attributes:
+        name: What it is called on the command line: a name, or the path that was given.
+        path: The file.
+        info: Its ``[preset]`` table; None for a file that has none (a run's ``settings.toml``).
+        tables: Its settings, as written.
+    """
+
+    name: str
+    path: Path
+    info: PresetInfo | None
+    tables: dict[str, Any]
+
+
+def folder() -> Path:
+    """Where the presets are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "presets"
+    return inside if inside.is_dir() else package.parent / "presets"
+
+
+def names() -> list[str]:
+    """The presets that come with the package, sorted."""
+    base = folder()
+    return sorted(p.relative_to(base).with_suffix("").as_posix() for p in base.rglob("*.toml"))
+
+
+def find(preset: str) -> Path:
+    """The file of a preset, by name or by path.
+
+    Raises:
+        PresetError: there is no such preset; the message has the closest name and all of them.
+    """
+    known = names()
+    if preset in known:
+        return folder() / f"{preset}.toml"
+    path = Path(preset)
+    if path.is_file():
+        return path
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise PresetError(f"preset {preset}: no such file")
+    near = difflib.get_close_matches(preset, known, n=1)
+    hint = f"; closest: {near[0]}" if near else ""
+    raise PresetError(f"preset {preset}: no such preset{hint}; there are: {', '.join(known)}")
+
+
+def read(preset: str) -> Preset:
+    """Find and read a preset.
+
+    Raises:
+        PresetError: it is not there, is not TOML, or its ``[preset]`` table is wrong.
+    """
+    path = find(preset)
+    tables = read_tables(path, PresetError)
+    info = None
+    if "preset" in tables:
+        try:
+            info = PresetInfo.model_validate(tables.pop("preset"), strict=True)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(('preset', *map(str, problem['loc'])))}: {problem['msg']}"
+                for problem in error.errors()
+            )
+            raise PresetError(f"{path}: {problems}") from None
+    return Preset(preset, path, info, tables)
+
+
+def copy(preset: str, destination: Path, *, force: bool = False) -> Path:
+    """Copy a preset's file, to edit it; return where it was written.
+
+    Args:
+        preset: Name or path.
+        destination: The file to write, or an existing folder to write it into.
+        force: Replace a file that is there.
+
+    Raises:
+        PresetError: there is no such preset.
+        UsageError: the destination is there and ``force`` is off.
+    """
+    source = find(preset)
+    target = destination / source.name if destination.is_dir() else destination
+    if target.exists() and not force:
+        raise UsageError(f"{target}: is there already; --force replaces it")
+    files.write_bytes(target, source.read_bytes())
+    return target
+
+
+def read_tables(path: Path, error: type[UsageError]) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        UsageError: of class ``error``; it is missing, not a file, or not TOML (with the line).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise error(f"{path}: is a folder, a TOML file is needed") from None
+    except UnicodeDecodeError:
+        raise error(f"{path}: is not a text file (UTF-8)") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise error(f"{path}: is not valid TOML: {problem}") from None

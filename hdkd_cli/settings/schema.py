@@ -1,0 +1,322 @@
+"""Every setting, its type, its default and what it means. The one place where defaults live.
+
+The tree is frozen and refuses unknown names. ``settings/layers.py`` fills it. This module imports
+no torch, so that the command line starts at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    """A frozen group of settings."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class DataSettings(Section):
+    """Which images, how they are split, and what is done to them.
+
+    The defaults are those of ``digits``; the other data sets bring their own (``DATASETS`` below).
+    """
+
+    name: Literal["digits", "cifar10", "cifar100", "folder", "imagenet"] = "digits"
+    """The data set. ``folder`` and ``imagenet`` read ``<root>/train/<class>/*``."""
+    root: str | None = None
+    """Folder the data is in; ``digits`` needs none. (``--data-dir``)"""
+    download: bool = False
+    """Fetch CIFAR from its authors' site if it is not in ``root``. (``--download``)"""
+    image_size: PositiveInt = 32
+    """Side in pixels of the square image the network sees."""
+    resize: PositiveInt | None = None
+    """Shorter side in pixels before the centre crop of evaluation; absent: ``image_size``."""
+    augment: Literal["none", "pad-crop", "resized-crop"] = "pad-crop"
+    """Training only: pad and crop at random, or crop a random area and resize it."""
+    padding: NonNegativeInt = 2
+    """Pixels of zero padding for ``pad-crop``."""
+    flip: bool = False
+    """Training only: mirror half of the images left to right."""
+    mean: Triple = (0.3053, 0.3053, 0.3053)
+    """Per-channel mean that is subtracted, on a 0..1 scale."""
+    std: Triple = (0.3333, 0.3333, 0.3333)
+    """Per-channel standard deviation that is divided by."""
+    train_per_class: PositiveInt | None = None
+    """Training images a class; absent: all that are left. The rest is the ``reserve`` split."""
+    val_per_class: PositiveInt | None = 25
+    """Validation images a class, held out of the training images; absent: a ``val/`` folder's, or
+    a tenth of each class where there is none."""
+    calibration_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the validation images set aside for policies with guarantees; never trains γ."""
+    split_seed: NonNegativeInt = 0
+    """Seed of the splits: two runs with the same one see the same splits."""
+    in_memory: Literal["auto", "always", "never"] = "auto"
+    """Decode all images once into memory; ``auto``: when they need less than 2 GiB."""
+    cache: bool = True
+    """Keep the decoded images on disk beside the data (or in the user's cache folder)."""
+    workers: NonNegativeInt = 4
+    """Decoding processes for images that are not held in memory."""
+
+
+# What a data set changes about DataSettings' defaults; a layer of its own (see layers.py).
+# Means and deviations: training images on a 0..1 scale.
+DATASETS: dict[str, dict[str, Any]] = {
+    "digits": {},
+    "cifar10": {
+        "padding": 4,
+        "flip": True,
+        "mean": (0.4914, 0.4824, 0.4467),
+        "std": (0.2471, 0.2435, 0.2616),
+        "val_per_class": 500,
+    },
+    "cifar100": {
+        "padding": 4,
+        "flip": True,
+        "mean": (0.5071, 0.4867, 0.4408),
+        "std": (0.2675, 0.2565, 0.2761),
+        "val_per_class": 50,
+    },
+    "folder": {
+        "image_size": 224,
+        "resize": 256,
+        "augment": "resized-crop",
+        "flip": True,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "val_per_class": None,
+    },
+    "imagenet": {
+        "image_size": 224,
+        "resize": 256,
+        "augment": "resized-crop",
+        "flip": True,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "val_per_class": 50,
+    },
+}
+
+
+class MSDNetSettings(Section):
+    """Multi-scale dense network (Huang et al., ICLR 2018)."""
+
+    name: Literal["msdnet"] = "msdnet"
+    """The architecture."""
+    exits: PositiveInt = 5
+    """Number of exits K."""
+    base: PositiveInt = 1
+    """Layers before the first exit."""
+    step: PositiveInt = 1
+    """Layers between two exits (``linear``: grows by ``step`` each time)."""
+    step_mode: Literal["even", "linear"] = "even"
+    """Distance between exits: the same everywhere, or growing."""
+    channels: PositiveInt = 16
+    """Stem width c0 of the finest scale, before its growth factor."""
+    growth: PositiveInt = 6
+    """Channels a layer adds at the finest scale, before its growth factor."""
+    growth_factors: tuple[PositiveInt, ...] = (1, 2, 4)
+    """Width factor of each scale, finest first; their number is the number of scales."""
+    bottleneck_factors: tuple[PositiveInt, ...] = (1, 2, 4)
+    """Width of each scale's 1×1 bottleneck as a multiple of what it feeds."""
+    prune: Literal["max", "min"] = "max"
+    """When fine scales are dropped: early (published CIFAR and ImageNet nets) or late."""
+    reduction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Width kept at transitions."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """3×3 stem and 128-wide heads, or 7×7 stride-2 stem with pooling and full-width heads."""
+    init: Literal["he", "torch"] = "he"
+    """Initial weights: the paper's He fan-out normal, or the framework's (what public code ran)."""
+
+    @model_validator(mode="after")
+    def _one_factor_a_scale(self) -> Self:
+        if len(self.growth_factors) != len(self.bottleneck_factors):
+            raise ValueError("growth_factors and bottleneck_factors must have one entry a scale")
+        return self
+
+
+class CustomModelSettings(Section):
+    """A network of your own: ``model.name = "package.module:factory"``."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """Factory called as ``factory(exits=, num_classes=, image_size=, **options)``; it returns a
+    ``MultiExitNet``."""
+    exits: PositiveInt
+    """Number of exits K."""
+    options: dict[str, Any] = {}
+    """Further keyword arguments of the factory."""
+
+
+def _model_kind(value: Any) -> str:
+    name = value.get("name", "msdnet") if isinstance(value, dict) else value.name
+    return "custom" if isinstance(name, str) and ":" in name else str(name)
+
+
+ModelSettings = Annotated[
+    Annotated[MSDNetSettings, Tag("msdnet")] | Annotated[CustomModelSettings, Tag("custom")],
+    Discriminator(_model_kind),
+]
+
+
+class ObjectiveSettings(Section):
+    """The training losses (method section 1)."""
+
+    teachers: Literal["none", "last", "later"] = "later"
+    """Who teaches an exit: nobody, the last exit, or all later exits."""
+    temperature: PositiveFloat = 3.0
+    """Distillation temperature T. [ours]"""
+    gradient_equilibrium: Literal["off", "state", "head"] = "off"
+    """Rescale gradients between exits (Li et al., ICCV 2019): on every tensor an exit hands on
+    [ours], or on those its head reads (published)."""
+
+
+class WeightSettings(Section):
+    """How much each loss counts (method section 2)."""
+
+    learned: bool = True
+    """Learn the weights on validation batches, or keep them as initialised."""
+    init: Literal["balanced", "last", "supervision", "random", "uniform", "dbt"] = "balanced"
+    """Initial weights: method section 2; ``uniform``: all 1; ``dbt``: Phuong & Lampert 2019."""
+    parametrisation: Literal["exp", "grouped", "softmax"] = "exp"
+    """From the learned vector to positive weights. [ours]"""
+    distillation_sum: NonNegativeFloat | None = None
+    """Initial sum of the distillation weights (constant under ``grouped``); absent: K−1. [ours]"""
+    dbt_share: Fraction = 0.5
+    """C of the ``dbt`` initialisation."""
+    lr: PositiveFloat = 0.01
+    """Adam learning rate of the weights. [ours]"""
+    pull: NonNegativeFloat = 0.5
+    """Pull towards the initial vector. [ours]"""
+    interval: PositiveInt = 10
+    """Optimiser steps between two updates of the weights. [ours]"""
+    val_batch_size: PositiveInt | None = None
+    """Validation images an update reads; absent: ``training.batch_size``. [ours]"""
+    alpha: Fraction = 0.5
+    """Share of the absolute part in the validation objective; the rest is the ratio part."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of the expected loss in the ratio part. [ours]"""
+
+
+class OptimizerSettings(Section):
+    """Stochastic gradient descent."""
+
+    lr: PositiveFloat = 0.1
+    """Peak learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum μ."""
+    nesterov: bool = False
+    """Nesterov's momentum."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """L2 penalty λ on all parameters."""
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0")
+        return self
+
+
+class ScheduleSettings(Section):
+    """Learning rate over time; all positions are fractions of ``training.epochs``."""
+
+    kind: Literal["multi-step", "cosine"] = "multi-step"
+    """Drops at milestones, or half a cosine down to zero."""
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
+    """Where ``multi-step`` multiplies the rate by ``factor``."""
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """What a milestone multiplies the rate by."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Linear rise from zero over this fraction."""
+
+
+class TrainingSettings(Section):
+    """The training run itself."""
+
+    seed: NonNegativeInt = 0
+    """Seed of initialisation, order and augmentation. (``--seed``)"""
+    epochs: PositiveInt = 30
+    """Passes over the training split; the schedule spans them."""
+    max_steps: PositiveInt | None = None
+    """End early after this many optimiser steps; never changes the schedule."""
+    batch_size: PositiveInt = 64
+    """Images an optimiser step."""
+    accumulate: PositiveInt = 1
+    """Micro-batches a step is split into."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of convolutions and matrix products; ``fp16`` needs CUDA."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N, or mps (experimental). (``--device``)"""
+    channels_last: bool = True
+    """Keep images in NHWC memory order."""
+    log_every: PositiveInt = 20
+    """Steps between two records of losses."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between two measurements on the validation split."""
+    checkpoint_every: PositiveInt = 1
+    """Epochs between two checkpoints (one is also written at the end and on a signal)."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints to keep."""
+    init_from: str | None = None
+    """Run whose network the parameters start from, where names and shapes agree. (``--init-from``)
+    """
+
+    @model_validator(mode="after")
+    def _micro_batches_are_equal(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError("batch_size must be a multiple of accumulate")
+        return self
+
+
+class EvaluationSettings(Section):
+    """How scores are collected and read."""
+
+    batch_size: PositiveInt = 256
+    """Images a forward pass."""
+    ece_bins: PositiveInt = 15
+    """Equal-width bins of the expected calibration error."""
+
+
+class Settings(Section):
+    """One run, completely described."""
+
+    schema_version: ClassVar[str] = "hdkd/settings/1"
+
+    data: DataSettings = DataSettings()
+    model: ModelSettings = MSDNetSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    weights: WeightSettings = WeightSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+# `method = "…"` stands for these settings (method section 4).
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    name: {"objective": {"teachers": teachers}, "weights": {"learned": learned, "init": init}}
+    for name, teachers, learned, init in (
+        ("joint", "none", False, "balanced"),
+        ("dbt", "last", False, "dbt"),
+        ("naive-dkd", "later", False, "balanced"),
+        ("hmsdnet", "none", True, "balanced"),
+        ("hdbt", "last", True, "balanced"),
+        ("hdkd", "later", True, "balanced"),
+    )
+}

@@ -1,0 +1,133 @@
+"""What a run tells the world: frozen records the loop hands to sinks.
+
+A sink is any callable that takes an event: the metrics log, the live view, TensorBoard, a list's
+``append`` in tests. The loop itself never prints and never writes anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; ``kind`` names it in metrics.jsonl."""
+
+    kind: ClassVar[str]
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready form, ``event`` first."""
+        return {"event": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """Training is about to begin, or to go on.
+
+    Attributes:
+        run: Path of the run folder.
+        first_step: Optimiser steps already done (0 for a new run).
+        total_steps: Steps at which this run ends.
+        steps_per_epoch: Steps of one pass over the training split.
+        epochs: Length of the schedule.
+        samples: Images of each split.
+        num_exits: K.
+        parameters: Trainable parameters of the network.
+        macs_K: Cumulative multiply-accumulates of leaving at each exit.
+        terms: Names of the loss terms.
+        device: Where it runs, for people.
+        notes: What was adapted, for people.
+    """
+
+    kind = "run_started"
+
+    run: str
+    first_step: int
+    total_steps: int
+    steps_per_epoch: int
+    epochs: int
+    samples: dict[str, int]
+    num_exits: int
+    parameters: int
+    macs_K: tuple[int, ...]
+    terms: tuple[str, ...]
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepLogged(Event):
+    """A stretch of training steps.
+
+    Attributes:
+        step: Optimiser steps done.
+        epoch: Passes begun, from 1.
+        lr: Learning rate of the last step.
+        loss: Weighted training loss, mean over the stretch.
+        terms_T: Unweighted loss terms, means over the stretch.
+        weights_T: Current weight of each term.
+        train_top1_pct_K: Accuracy of each exit on the augmented images of the stretch.
+        images_per_s: Training images a second over the stretch, evaluation not counted.
+        skipped_steps: Updates left out so far because fp16 gradients overflowed.
+    """
+
+    kind = "step"
+
+    step: int
+    epoch: int
+    lr: float
+    loss: float
+    terms_T: tuple[float, ...]
+    weights_T: tuple[float, ...]
+    train_top1_pct_K: tuple[float, ...]
+    images_per_s: float
+    skipped_steps: int
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """Accuracy of each exit on a held-out split, during training.
+
+    Attributes:
+        step: Optimiser steps done.
+        epoch: Passes completed.
+        split: Always "val"; the test split is never seen in training.
+        top1_pct_K: Accuracy of each exit.
+        nll_K: Mean negative log-likelihood of each exit, nats.
+        seconds: Time the measurement took.
+    """
+
+    kind = "evaluated"
+
+    step: int
+    epoch: int
+    split: str
+    top1_pct_K: tuple[float, ...]
+    nll_K: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CheckpointSaved(Event):
+    """A checkpoint is complete on disk."""
+
+    kind = "checkpoint"
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class RunEnded(Event):
+    """The run is over: ``status`` is finished or interrupted."""
+
+    kind = "run_ended"
+
+    step: int
+    status: str
+    seconds: float
+
+
+Sink = Callable[[Event], None]

@@ -1,0 +1,159 @@
+"""The training loop, top to bottom: step, weights, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from hdkd_cli.data import Batch, ImageData
+from hdkd_cli.errors import DivergedError, InterruptedRun
+from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.runs.metrics import MetricsLog
+from hdkd_cli.training.events import CheckpointSaved, Evaluated, RunEnded, Sink, StepLogged
+from hdkd_cli.training.monitor import accuracy_and_nll
+from hdkd_cli.training.schedule import learning_rate
+from hdkd_cli.training.signals import StopRequest
+from hdkd_cli.training.state import TrainState
+from hdkd_cli.training.step import Totals, new_totals, train_step
+
+
+def train(
+    run: RunFolder,
+    state: TrainState,
+    data: ImageData,
+    metrics: MetricsLog,
+    emit: Sink,
+    stop: StopRequest,
+) -> None:
+    """Train from ``state.step`` to the end of the schedule or ``training.max_steps``.
+
+    Every step's order, augmentation and random numbers are functions of (seed, step), so a run that
+    was interrupted anywhere and resumed ends with the same bits as one that was not.
+
+    Raises:
+        DivergedError: a loss or gradient was not finite; nothing was saved since.
+        InterruptedRun: ``stop`` was set; the state was saved first.
+    """
+    s = state.settings.training
+    streams = {"batch_size": s.batch_size, "seed": s.seed, "device": state.device}
+    stream = data.train_stream(**streams, channels_last=s.channels_last)
+    per_epoch = stream.steps_per_epoch
+    schedule_steps = s.epochs * per_epoch
+    total_steps = min(schedule_steps, s.max_steps or schedule_steps)
+    batches = stream.batches(state.step)
+    val_batches = _validation_batches(state, data)
+    totals, started = new_totals(state), time.perf_counter()
+    clock = started
+
+    while state.step < total_steps:
+        # step
+        torch.manual_seed(s.seed << 32 | state.step)  # dropout and the like: replayable
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(
+                state.step, schedule_steps, state.settings.optimizer, state.settings.schedule
+            )
+        batch = next(batches)
+        micro_batches = [
+            Batch(*parts)
+            for parts in zip(
+                batch.images.chunk(s.accumulate), batch.labels.chunk(s.accumulate), strict=True
+            )
+        ]
+        harmonizer = state.harmonizer
+        if harmonizer and not harmonizer.due(state.step):
+            harmonizer = None
+        if harmonizer:
+            harmonizer.before_step(state.net)
+        moved = train_step(state, micro_batches, totals)
+
+        # weights
+        if harmonizer:
+            harmonizer.after_step(state.net, micro_batches, next(val_batches), step_ok=moved)
+        state.step += 1
+
+        ended = state.step == total_steps
+        epoch, within = divmod(state.step, per_epoch)
+        if state.step % s.log_every == 0 or ended:
+            refuse_divergence(run, state)
+            emit(_step_logged(state, totals, per_epoch, time.perf_counter() - clock))
+            totals, clock = new_totals(state), time.perf_counter()
+
+        # evaluate
+        paused = time.perf_counter()
+        if ended or (within == 0 and epoch % s.evaluate_every == 0):
+            refuse_divergence(run, state)
+            emit(_evaluated(state, data, epoch))
+
+        # save
+        if stop or ended or (within == 0 and epoch % s.checkpoint_every == 0):
+            refuse_divergence(run, state)
+            saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
+            emit(CheckpointSaved(state.step, str(saved.path)))
+        clock += time.perf_counter() - paused
+        if stop and not ended:
+            emit(RunEnded(state.step, "interrupted", time.perf_counter() - started))
+            assert stop.signum is not None
+            raise InterruptedRun(
+                f"interrupted after step {state.step} of {total_steps}, which is saved; go on with "
+                f"`hdkd train --resume {run.path}`",
+                stop.signum,
+            )
+    emit(RunEnded(state.step, "finished", time.perf_counter() - started))
+
+
+def refuse_divergence(run: RunFolder, state: TrainState) -> None:
+    """Wait for the device and end the run if a step was not finite.
+
+    Raises:
+        DivergedError: naming the step and the last good checkpoint.
+    """
+    bad = int(state.first_bad_step)
+    if bad < 0:
+        return
+    last = run.checkpoints / "last"
+    kept = f"last good checkpoint: {last.resolve()}" if last.exists() else "no checkpoint yet"
+    raise DivergedError(
+        f"{run.path}: the loss or a gradient was not finite at step {bad + 1}; {kept}. "
+        "A lower optimizer.lr, or schedule.warmup, usually helps"
+    )
+
+
+def _validation_batches(state: TrainState, data: ImageData) -> Iterator[Batch]:
+    """Batches for the weights' updates, from the one the next update reads."""
+    s = state.settings
+    if state.harmonizer is None:
+        return iter(())
+    stream = data.val_stream(
+        batch_size=s.weights.val_batch_size or s.training.batch_size,
+        seed=s.training.seed,
+        device=state.device,
+        channels_last=s.training.channels_last,
+    )
+    return stream.batches(state.step // s.weights.interval)
+
+
+def _step_logged(state: TrainState, totals: Totals, per_epoch: int, seconds: float) -> StepLogged:
+    steps = totals.steps
+    return StepLogged(
+        step=state.step,
+        epoch=(state.step - 1) // per_epoch + 1,
+        lr=state.optimizer.param_groups[0]["lr"],
+        loss=float(totals.loss) / steps,
+        terms_T=tuple((totals.terms_T / steps).tolist()),
+        weights_T=tuple(state.weights().tolist()),
+        train_top1_pct_K=tuple((100 * totals.correct_K / steps).tolist()),
+        images_per_s=steps * state.settings.training.batch_size / seconds,
+        skipped_steps=int(state.loss_scale.skipped),
+    )
+
+
+def _evaluated(state: TrainState, data: ImageData, epoch: int) -> Evaluated:
+    began = time.perf_counter()
+    batches = data.evaluation_batches(
+        "val", batch_size=state.settings.evaluation.batch_size, device=state.device
+    )
+    top1_pct_K, nll_K = accuracy_and_nll(state.net, batches)
+    seconds = time.perf_counter() - began
+    return Evaluated(state.step, epoch, "val", top1_pct_K, nll_K, seconds)

@@ -1,0 +1,33 @@
+"""Accuracy of every exit on a held-out split while training; holds no scores, so any size fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from hdkd_cli.data import Batch
+from hdkd_cli.evaluation.collect import evaluating
+from hdkd_cli.models.contract import MultiExitNet
+
+
+@torch.inference_mode()
+def accuracy_and_nll(
+    net: MultiExitNet, batches: Iterable[Batch]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per-exit top-1 accuracy in % and mean NLL in nats, in evaluation mode and float32."""
+    device = next(net.parameters()).device
+    correct_K = torch.zeros(net.num_exits, dtype=torch.int64, device=device)
+    nll_K = torch.zeros(net.num_exits, dtype=torch.float64, device=device)
+    samples = 0
+    with evaluating(net):
+        for images, labels_B in batches:
+            logits_KBC = net(images).float()
+            correct_K += (logits_KBC.argmax(-1) == labels_B).sum(1)
+            index_KB1 = labels_B.expand(net.num_exits, -1).unsqueeze(-1)
+            nll_K -= logits_KBC.log_softmax(-1).gather(-1, index_KB1).sum((1, 2))
+            samples += len(labels_B)
+    return (
+        tuple((100.0 * correct_K / samples).tolist()),
+        tuple((nll_K / samples).tolist()),
+    )

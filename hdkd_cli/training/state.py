@@ -1,0 +1,169 @@
+"""Everything of a run that changes while it trains, and how a checkpoint keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hdkd_cli.data import ImageData
+from hdkd_cli.errors import CheckpointError
+from hdkd_cli.method.harmonizer import Harmonizer
+from hdkd_cli.method.terms import Terms
+from hdkd_cli.method.validation import BalancedValidation
+from hdkd_cli.method.weights import HarmonizedWeights
+from hdkd_cli.models.contract import MultiExitNet
+from hdkd_cli.models.equilibrium import equilibrium_off
+from hdkd_cli.runs.checkpoints import Checkpoint, save_checkpoint
+from hdkd_cli.runs.network import initial_network, load_network
+from hdkd_cli.settings.schema import Settings
+from hdkd_cli.training.precision import LossScale, autocast_dtype
+
+
+@dataclass
+class TrainState:
+    """The network, what trains it, and how far it has got.
+
+    Attributes:
+        settings: The run's settings.
+        device: Where everything lives.
+        net: The network, float32 parameters.
+        terms: The loss terms.
+        weights: The weight of each term.
+        harmonizer: What learns the weights; None when they are fixed.
+        optimizer: Fused SGD; its momentum buffers exist from the start.
+        loss_scale: fp16's loss scale (1 otherwise).
+        autocast_dtype: dtype of forward passes; None for float32.
+        step: Optimiser steps done.
+        first_bad_step: Scalar on the device: the first step that was not finite, or -1.
+    """
+
+    settings: Settings
+    device: torch.device
+    net: MultiExitNet
+    terms: Terms
+    weights: HarmonizedWeights
+    harmonizer: Harmonizer | None
+    optimizer: torch.optim.SGD
+    loss_scale: LossScale
+    autocast_dtype: torch.dtype | None
+    step: int
+    first_bad_step: Tensor
+
+    @classmethod
+    def build(cls, settings: Settings, data: ImageData, device: torch.device) -> TrainState:
+        """A fresh state; initial parameters depend on ``training.seed`` alone.
+
+        Raises:
+            SettingsError: the network cannot be built, or the device lacks the precision.
+        """
+        s = settings
+        dtype = autocast_dtype(s.training.precision, device)
+        net = initial_network(s, num_classes=len(data.classes)).to(device)
+        if s.training.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        net.train()
+        terms = Terms(net.num_exits, s.objective.teachers, s.objective.temperature)
+        weights = HarmonizedWeights(
+            terms,
+            init=s.weights.init,
+            parametrisation=s.weights.parametrisation,
+            distillation_sum=s.weights.distillation_sum,
+            dbt_share=s.weights.dbt_share,
+            learned=s.weights.learned,
+            seed=s.training.seed,
+        ).to(device)
+        optimizer = torch.optim.SGD(
+            net.parameters(),
+            lr=s.optimizer.lr,
+            momentum=s.optimizer.momentum,
+            nesterov=s.optimizer.nesterov,
+            weight_decay=s.optimizer.weight_decay,
+            fused=True,
+        )
+        if (
+            s.optimizer.momentum
+        ):  # zeros are what a first step assumes; a no-op first step needs them
+            for parameter in net.parameters():
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        harmonizer = None
+        if s.weights.learned:
+            harmonizer = Harmonizer(
+                weights,
+                terms,
+                BalancedValidation(net.num_exits, s.weights.alpha, s.weights.ema),
+                lr=s.weights.lr,
+                pull=s.weights.pull,
+                interval=s.weights.interval,
+                nesterov_momentum=s.optimizer.momentum if s.optimizer.nesterov else 0.0,
+                # fp16 would need a loss scale of its own: an update then runs in float32
+                autocast_dtype=dtype if dtype is torch.bfloat16 else None,
+                exact_gradients=equilibrium_off,
+            ).to(device)
+        return cls(
+            settings=s,
+            device=device,
+            net=net,
+            terms=terms,
+            weights=weights,
+            harmonizer=harmonizer,
+            optimizer=optimizer,
+            loss_scale=LossScale(s.training, device),
+            autocast_dtype=dtype,
+            step=0,
+            first_bad_step=torch.full((), -1, dtype=torch.int64, device=device),
+        )
+
+    def save(self, folder: Path, *, metrics_bytes: int) -> Checkpoint:
+        """Write a checkpoint; see ``runs/checkpoints.py``.
+
+        Args:
+            folder: The run's ``checkpoints`` folder.
+            metrics_bytes: Size of metrics.jsonl that belongs to this state.
+        """
+        optimizer = {f"loss_scale.{k}": v for k, v in self.loss_scale.tensors().items()}
+        if self.settings.optimizer.momentum:
+            for name, parameter in self.net.named_parameters():
+                optimizer[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        learner = self.harmonizer or self.weights
+        return save_checkpoint(
+            folder,
+            self.step,
+            {
+                "model": self.net.state_dict(),
+                "optimizer": optimizer,
+                "weights": learner.state_dict(),
+            },
+            {"step": self.step, "metrics_bytes": metrics_bytes},
+            architecture=self.net.architecture(),
+            keep=self.settings.training.keep_checkpoints,
+        )
+
+    def load(self, checkpoint: Checkpoint) -> int:
+        """Take back what ``save`` wrote; returns the size metrics.jsonl had.
+
+        Raises:
+            CheckpointError: damaged, or of another network or optimiser.
+        """
+        load_network(self.net, checkpoint)
+        optimizer, _ = checkpoint.tensors("optimizer")
+        learned, _ = checkpoint.tensors("weights")
+        try:
+            prefix = "loss_scale."
+            self.loss_scale.load(
+                {k.removeprefix(prefix): v for k, v in optimizer.items() if k.startswith(prefix)}
+            )
+            if self.settings.optimizer.momentum:
+                for name, parameter in self.net.named_parameters():
+                    buffer = self.optimizer.state[parameter]["momentum_buffer"]
+                    buffer.copy_(optimizer[f"momentum.{name}"])
+            (self.harmonizer or self.weights).load_state_dict(learned)
+        except (KeyError, RuntimeError) as problem:
+            raise CheckpointError(
+                f"{checkpoint.path}: does not fit these settings ({problem})"
+            ) from None
+        record = checkpoint.state()
+        self.step = int(record["step"])
+        return int(record["metrics_bytes"])

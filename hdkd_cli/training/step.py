@@ -1,0 +1,85 @@
+"""One optimiser step: forward, weighted terms, backward, update. It never waits for the device.
+
+Shape suffixes: K exits, B batch, C classes, T terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hdkd_cli.data import Batch
+from hdkd_cli.training.precision import autocast
+from hdkd_cli.training.state import TrainState
+
+
+@dataclass
+class Totals:
+    """Sums over the steps since the last look, on the device.
+
+    Attributes:
+        loss: Weighted loss.
+        terms_T: Unweighted terms.
+        correct_K: Fraction of the batch each exit got right.
+        steps: How many steps were added up.
+    """
+
+    loss: Tensor
+    terms_T: Tensor
+    correct_K: Tensor
+    steps: int = 0
+
+
+def new_totals(state: TrainState) -> Totals:
+    """Totals of no step at all."""
+    zeros = torch.zeros
+    device, terms = state.device, state.terms
+    return Totals(
+        zeros((), device=device),
+        zeros(len(terms.names), device=device),
+        zeros(terms.num_exits, device=device),
+    )
+
+
+def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals) -> Tensor:
+    """Take one SGD step on the mean loss over ``micro_batches`` and add it to ``totals``.
+
+    If the loss or a gradient is not finite the update does nothing; ``state.first_bad_step`` then
+    remembers the step (with fp16 a mere overflow only lowers the loss scale), and no later step
+    updates anything either.
+
+    Returns:
+        Boolean scalar on the device: whether the parameters moved.
+    """
+    net, optimizer, loss_scale = state.net, state.optimizer, state.loss_scale
+    weights_T = state.weights().detach()
+    share = 1 / len(micro_batches)
+    finite = torch.ones((), dtype=torch.bool, device=state.device)
+    optimizer.zero_grad(set_to_none=False)
+    for images, labels in micro_batches:
+        with autocast(state.device, state.autocast_dtype):
+            logits_KBC = net(images)
+        terms_T = state.terms(logits_KBC, labels)
+        loss = (weights_T * terms_T).sum() * share
+        (loss * loss_scale.scale).backward()
+        finite = finite & torch.isfinite(loss.detach())
+        totals.loss += loss.detach()
+        totals.terms_T += terms_T.detach() * share
+        totals.correct_K += (logits_KBC.detach().argmax(-1) == labels).float().mean(1) * share
+    totals.steps += 1
+
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    moved = finite & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
+    bad = ~moved & (~finite | loss_scale.hopeless())
+    undecided = state.first_bad_step < 0
+    state.first_bad_step = torch.where(undecided & bad, state.step, state.first_bad_step)
+    moved = moved & (state.first_bad_step < 0)
+    # read by the fused kernel, on the device: divide by the scale; leave everything if found_inf
+    optimizer.grad_scale = loss_scale.scale  # type: ignore[attr-defined]
+    optimizer.found_inf = (~moved).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    loss_scale.update(~moved)
+    return moved

@@ -1,0 +1,155 @@
+"""Records on stdout: a table for people; JSON, JSON lines or CSV for programs.
+
+A record is a mapping of plain values. One that holds rows names the key they are under
+(``rows="exits"``): tables, JSON lines and CSV then show the rows, JSON the whole record.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+Format = Literal["table", "json", "jsonl", "csv"]
+Record = Mapping[str, Any]
+
+
+def emit(
+    records: Record | Iterable[Record],
+    form: Format | None = None,
+    *,
+    rows: str | None = None,
+    columns: Sequence[str] = (),
+    piped: Format = "json",
+) -> None:
+    """Write a record, or several, to stdout.
+
+    Args:
+        records: One record or any number of them; JSON lines are written as they come.
+        form: How; None: ``table`` on a terminal, ``piped`` elsewhere.
+        rows: Key of the rows inside a single record.
+        columns: What a table shows, in this order; empty: everything. Programs get everything.
+        piped: What a pipe gets if nobody says otherwise.
+
+    Raises:
+        OSError: stdout cannot take it (a full disk, a reader that went away).
+    """
+    form = form or ("table" if sys.stdout.isatty() else piped)
+    inner: Iterable[Record]
+    if not isinstance(records, Mapping):
+        inner = records
+    elif rows is not None:
+        inner = records[rows]
+    else:
+        inner = [records]
+    match form:
+        case "json":
+            whole = records if isinstance(records, Mapping) else list(records)
+            sys.stdout.write(json.dumps(plain(whole), indent=2, allow_nan=False) + "\n")
+        case "jsonl":
+            for record in inner:
+                sys.stdout.write(json.dumps(plain(record), allow_nan=False) + "\n")
+        case "csv":
+            _write_csv(inner)
+        case "table" if isinstance(records, Mapping) and rows is None:
+            _write_table([{"": key, " ": value} for key, value in records.items()])
+        case "table":
+            head = records if isinstance(records, Mapping) else {}
+            _write_table(inner, columns, {k: v for k, v in head.items() if k != rows})
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON knows it: lists, text keys, and null for what is no finite number."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def flatten(record: Record) -> dict[str, Any]:
+    """``record`` in one level: lists become ``name_1``, ``name_2``.., mappings ``name_key``."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        for suffix, inner in _parts(value):
+            flat[name + suffix] = inner
+    return flat
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        members: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple):
+        members = enumerate(value, start=1)
+    else:
+        yield "", value
+        return
+    for name, member in members:
+        for suffix, inner in _parts(member):
+            yield f"_{name}{suffix}", inner
+
+
+def _write_csv(records: Iterable[Record]) -> None:
+    lines = [flatten(plain(record)) for record in records]
+    names = list(dict.fromkeys(chain.from_iterable(lines)))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    for line in lines:
+        writer.writerow([_csv_cell(line.get(name)) for name in names])
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, bool) else value
+
+
+def _write_table(
+    records: Iterable[Record], columns: Sequence[str] = (), head: Record | None = None
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    records = list(records)
+    names = list(columns) or list(dict.fromkeys(chain.from_iterable(records)))
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(name.strip() for name in names))
+    for name in names:
+        numbers = [r[name] for r in records if r.get(name) is not None]
+        right = bool(numbers) and all(isinstance(n, int | float) for n in numbers)
+        table.add_column(name, justify="right" if right else "left")
+    for record in records:
+        table.add_row(*(cell(record.get(name), name) for name in names))
+    # A file has no width: nothing is cut off or wrapped there.
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(
+        file=sys.stdout, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True
+    )
+    for name, value in (head or {}).items():
+        if name != "schema":
+            console.print(f"{name}: {cell(value, name)}")
+    console.print(table)
+
+
+def cell(value: Any, name: str = "") -> str:
+    """``value`` for a person; ``name`` tells its unit."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        case float():
+            return f"{value:.2f}" if name.endswith("_pct") else f"{value:.4g}"
+        case Mapping():
+            return ", ".join(f"{key} {cell(inner, str(key))}" for key, inner in value.items())
+        case list() | tuple():
+            return " ".join(cell(inner, name) for inner in value)
+        case _:
+            return str(value)

@@ -1,0 +1,218 @@
+"""What a person sees of a run: a live view on a terminal, plain lines elsewhere, train.log.
+
+All of them are sinks for the events of ``training/events.py``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hdkd_cli.training.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    RunEnded,
+    RunStarted,
+    StepLogged,
+)
+
+QUIET_SECONDS = 30.0
+"""Plain progress: a line at least this often while an epoch lasts."""
+
+
+class Pace:
+    """Time left, from the steps done since this process began."""
+
+    def __init__(self, started: RunStarted) -> None:
+        self._began, self._first, self._total = (
+            time.monotonic(),
+            started.first_step,
+            started.total_steps,
+        )
+
+    def left(self, step: int) -> str:
+        """Time to the last step at the pace so far, as h:mm:ss."""
+        done = step - self._first
+        if done <= 0:
+            return "?"
+        per_step = (time.monotonic() - self._began) / done
+        return duration(per_step * (self._total - step))
+
+
+class PlainProgress:
+    """One line an epoch (and every half minute of a long one).
+
+    Args:
+        write: Takes one line without its newline.
+    """
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._started: RunStarted | None = None
+        self._latest: StepLogged | None = None
+        self._quiet_since = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        """Receive an event."""
+        match event:
+            case RunStarted():
+                self._started, self._pace = event, Pace(event)
+                for line in opening_lines(event):
+                    self._say(line)
+            case StepLogged():
+                self._latest = event
+                if time.monotonic() - self._quiet_since > QUIET_SECONDS:
+                    self._say(f"{self._position(event)}  {self._speed(event)}")
+            case Evaluated():
+                assert self._started is not None
+                accuracies = " ".join(f"{a:.2f}" for a in event.top1_pct_K)
+                line = f"epoch {event.epoch}/{self._started.epochs}  val % {accuracies}"
+                if self._latest is not None:
+                    latest = self._latest
+                    line += f"  loss {latest.loss:.3f}  lr {latest.lr:.3g}  {self._speed(latest)}"
+                self._say(line)
+            case RunEnded():
+                self._say(f"{event.status} at step {event.step} after {duration(event.seconds)}")
+
+    def _say(self, line: str) -> None:
+        self._write(line)
+        self._quiet_since = time.monotonic()
+
+    def _position(self, event: StepLogged) -> str:
+        assert self._started is not None
+        return f"step {event.step}/{self._started.total_steps}  loss {event.loss:.3f}"
+
+    def _speed(self, event: StepLogged) -> str:
+        return f"{event.images_per_s:,.0f} images/s  {self._pace.left(event.step)} left"
+
+
+class LiveProgress:
+    """A view that updates in place: position, pace, accuracy per exit, weights at a glance.
+
+    Use as a context manager around the run.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._started: RunStarted | None = None
+        self._logged: StepLogged | None = None
+        self._evaluated: Evaluated | None = None
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+        if self._started is not None and self._logged is not None:
+            self._console.print(self._exit_table())
+
+    def __call__(self, event: Event) -> None:
+        """Receive an event."""
+        match event:
+            case RunStarted():
+                self._started, self._pace = event, Pace(event)
+                for line in opening_lines(event):
+                    self._console.print(line, highlight=False)
+            case StepLogged():
+                self._logged = event
+            case Evaluated():
+                self._evaluated = event
+            case CheckpointSaved():
+                return
+            case RunEnded():
+                self._console.print(
+                    f"{event.status} at step {event.step} after {duration(event.seconds)}",
+                    highlight=False,
+                )
+        if self._started is not None and self._logged is not None:
+            self._live.update(Group(self._headline(), self._exit_table()))
+
+    def _headline(self) -> Table:
+        started, logged = self._started, self._logged
+        assert started is not None
+        assert logged is not None
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(
+            ProgressBar(total=started.total_steps, completed=logged.step, width=24),
+            f"epoch {logged.epoch}/{started.epochs}",
+            f"step {logged.step:,}/{started.total_steps:,}",
+            f"{logged.images_per_s:,.0f} images/s",
+            f"{self._pace.left(logged.step)} left",
+            f"loss {logged.loss:.3f}",
+            f"lr {logged.lr:.3g}",
+        )
+        return grid
+
+    def _exit_table(self) -> Table:
+        started, logged = self._started, self._logged
+        assert started is not None
+        assert logged is not None
+        weights = dict(zip(started.terms, logged.weights_T, strict=True))
+        teachers = sorted({pair[0] for pair in map(_pair, weights) if pair})
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("exit", "M MACs", "train %", "val %", "ce"):
+            table.add_column(title, justify="right")
+        for teacher in teachers:
+            table.add_column(f"kd {teacher}→", justify="right")
+        for k in range(started.num_exits):
+            evaluated = f"{self._evaluated.top1_pct_K[k]:.2f}" if self._evaluated else "–"
+            taught = [weights.get(f"kd[{t}->{k + 1}]") for t in teachers]
+            table.add_row(
+                str(k + 1),
+                f"{started.macs_K[k] / 1e6:.1f}",
+                f"{logged.train_top1_pct_K[k]:.2f}",
+                evaluated,
+                _shade(weights[f"ce[{k + 1}]"]),
+                *(Text("·", style="dim") if w is None else _shade(w) for w in taught),
+            )
+        return table
+
+
+def opening_lines(event: RunStarted) -> list[str]:
+    """What is about to happen, for people."""
+    images = ", ".join(f"{n:,} {role}" for role, n in event.samples.items() if n)
+    lines = [
+        f"run {event.run}",
+        f"{event.num_exits} exits, {event.parameters:,} parameters, "
+        f"{event.macs_K[0] / 1e6:.1f} to {event.macs_K[-1] / 1e6:.1f} M MACs, "
+        f"{len(event.terms)} loss terms, on {event.device}",
+        f"images: {images}",
+    ]
+    if event.first_step:
+        lines.append(f"going on after step {event.first_step} of {event.total_steps}")
+    return lines + [f"note: {note}" for note in event.notes]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    return str(timedelta(seconds=round(max(0.0, seconds))))
+
+
+def _pair(term: str) -> tuple[int, int] | None:
+    """(teacher, student) of a distillation term's name."""
+    match = re.fullmatch(r"kd\[(\d+)->(\d+)\]", term)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _shade(weight: float) -> Text:
+    """A weight, brighter the further above 1, dimmer the further below."""
+    style = "bold green" if weight > 1.3 else "dim" if weight < 0.5 else ""
+    return Text(f"{weight:.2f}", style=style)

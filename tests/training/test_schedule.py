@@ -1,0 +1,51 @@
+"""Learning rates against PyTorch's own schedulers."""
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, SequentialLR
+
+from hdkd_cli.settings.schema import OptimizerSettings, ScheduleSettings
+from hdkd_cli.training.schedule import learning_rate
+
+
+def rates(scheduler, optimizer, steps):
+    out = []
+    for _ in range(steps):
+        out.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return out
+
+
+def sgd(lr):
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def ours(steps, lr, **schedule):
+    section = ScheduleSettings(**schedule)
+    return [learning_rate(i, steps, OptimizerSettings(lr=lr), section) for i in range(steps)]
+
+
+def test_multi_step_is_torchs():
+    optimizer = sgd(0.1)
+    theirs = rates(MultiStepLR(optimizer, [150, 225], 0.1), optimizer, 300)
+    assert ours(300, 0.1) == pytest.approx(theirs, rel=1e-12)
+
+
+def test_cosine_is_torchs():
+    optimizer = sgd(0.4)
+    theirs = rates(CosineAnnealingLR(optimizer, 77), optimizer, 77)
+    assert ours(77, 0.4, kind="cosine") == pytest.approx(theirs, rel=1e-9)
+
+
+def test_warmup_then_cosine_is_torchs():
+    optimizer = sgd(0.4)
+    warm = LinearLR(optimizer, start_factor=1 / 10, total_iters=9)
+    cosine = CosineAnnealingLR(optimizer, 90)
+    theirs = rates(SequentialLR(optimizer, [warm, cosine], [10]), optimizer, 100)
+    assert ours(100, 0.4, kind="cosine", warmup=0.1) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_a_shorter_run_keeps_the_shape():
+    long, short = ours(300, 0.1), ours(30, 0.1)
+    assert long[::10] == short
