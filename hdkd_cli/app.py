@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from hdkd_cli.commands import doctor, presets, settings
+from hdkd_cli.commands import doctor, evaluate, presets, settings, train
 from hdkd_cli.errors import ArtifactError, HdkdError
 from hdkd_cli.ui.console import talk
 
@@ -104,10 +104,10 @@ def _everywhere(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notes and no progress on stderr.")
     ] = False,
-    debug: Annotated[
+    debug: Annotated[  # noqa: ARG001 - `Verbs` reads it
         bool, typer.Option("--debug", help="Show the traceback of every error.")
     ] = False,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback reads it
         bool,
         typer.Option(
             "--version", help="Print the version.", is_eager=True, callback=_print_version
@@ -121,6 +121,13 @@ def _everywhere(
 def _group(help: str) -> typer.Typer:
     return typer.Typer(help=help, no_args_is_help=True)
 
+
+app.command("train")(train.train)
+app.command("eval-anytime")(evaluate.eval_anytime)
+app.command("calibrate-thresholds")(evaluate.calibrate_thresholds)
+app.command("calibrate", hidden=True)(evaluate.calibrate_thresholds)
+app.command("eval-budget")(evaluate.eval_budget)
+app.command("scores")(evaluate.scores)
 
 _presets = _group("Complete named runs to start from.")
 _presets.command("list")(presets.list_presets)

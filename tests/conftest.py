@@ -26,11 +26,11 @@ def small_settings(**sections: object) -> Settings:
     """A 3-exit network on digits that trains for a dozen quick steps."""
     sections = {
         "model": MSDNetSettings(exits=3, channels=8, growth=4),
-        "training": TrainingSettings(epochs=2, batch_size=64, log_every=3),
-        "weights": WeightSettings(interval=2, val_batch_size=32),
+        "training": TrainingSettings(epochs=2, batch_size=16, log_every=3),
+        "weights": WeightSettings(interval=2, val_batch_size=16),
         **sections,
     }
-    data = {"train_per_class": 40, "val_per_class": 10}
+    data = {"train_per_class": 10, "val_per_class": 5}
     return Settings.model_validate({"data": data} | sections)
 
 

@@ -10,7 +10,7 @@ import typer
 from hdkd_cli.ui.output import Format
 
 SplitName = Literal["val", "calibration", "reserve", "test"]
-CombinationName = Literal["single", "mean", "cost-weighted", "fitted"]
+CombinationName = Literal["single", "mean", "cost-weighted"]
 
 # What to run
 PresetArgument = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,9 +67,9 @@ def train(
     flags = {
         "--seed": seed,
         "--device": device,
-        "--data-dir": data_dir,
+        "--data-dir": data_dir and data_dir.absolute(),
         "--download": download,
-        "--init-from": init_from,
+        "--init-from": init_from and init_from.absolute(),
     }
     if resume is not None:
         if preset or config or name or dry_run:
@@ -104,19 +105,19 @@ def train(
 
 
 def _resume(
-    path: Path, assignments: list[str] | tuple[()], flags: dict[str, object], tensorboard: bool
+    path: Path, assignments: Sequence[str], flags: Mapping[str, object], tensorboard: bool
 ) -> None:
     from hdkd_cli.data import open_data
     from hdkd_cli.devices import resolve_device
     from hdkd_cli.runs.folder import RunFolder
+    from hdkd_cli.settings.keys import leaves
     from hdkd_cli.settings.layers import resolve_over
 
     run = RunFolder.open(path)
     before = run.settings()
     resolved = resolve_over(before, assignments=assignments, flags=flags)
-    changed = sorted(
-        key for key, origin in resolved.origin.items() if origin != "run" and key not in RESUMABLE
-    )
+    old, new = leaves(before), leaves(resolved.settings)
+    changed = sorted(k for k in old.keys() | new if old.get(k) != new.get(k) and k not in RESUMABLE)
     if changed:
         raise SettingsError(
             f"--resume cannot change {', '.join(changed)}: that would be another run; "

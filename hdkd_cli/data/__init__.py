@@ -1,12 +1,12 @@
 """Images: data sets, splits with roles, and streams of normalised batches.
 
-    source      folders, CIFAR, digits: named images with labels (folders.py, cifar.py, digits.py)
-    splits      who trains, validates, calibrates and tests
-    frame       the evaluation transform, the same for every way to read an image
-    stream      which images at which step; Batch
-    memory      small images: decoded once (pool.py), augmented as whole batches (augment.py)
-    loading     large images: decoded and augmented by worker processes
-    dataset     ``open_data`` and ``ImageData``, which put these together
+source      folders, CIFAR, digits: named images with labels (folders.py, cifar.py, digits.py)
+splits      who trains, validates, calibrates and tests
+frame       the evaluation transform, the same for every way to read an image
+stream      which images at which step; Batch
+memory      small images: decoded once (pool.py), augmented as whole batches (augment.py)
+loading     large images: decoded and augmented by worker processes
+dataset     ``open_data`` and ``ImageData``, which put these together
 """
 
 from hdkd_cli.data.dataset import ImageData, open_data
@@ -15,4 +15,13 @@ from hdkd_cli.data.source import IMAGE_SUFFIXES
 from hdkd_cli.data.splits import Role, Split
 from hdkd_cli.data.stream import Batch, Stream
 
-__all__ = ["IMAGE_SUFFIXES", "Batch", "ImageData", "Role", "Split", "Stream", "open_data", "read_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Batch",
+    "ImageData",
+    "Role",
+    "Split",
+    "Stream",
+    "open_data",
+    "read_image",
+]

@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hdkd_cli.data.folders import open_folder
@@ -62,14 +61,8 @@ def open_cifar(name: str, root: Path, *, download: bool) -> Source:
     with warnings.catch_warnings():  # NumPy 2.4 frowns on how the 2009 pickles spell a dtype
         warnings.simplefilter("ignore")
         train, test = kind(root, train=True), kind(root, train=False)
-    count = len(train.data)
-    return ArraySource(
-        classes=tuple(train.classes),
-        keys=(*(f"train/{i:05}" for i in range(count)), *(f"test/{i:05}" for i in range(len(test.data)))),
-        labels_N=torch.tensor(train.targets + test.targets),
-        parts={"train": range(count), "test": range(count, count + len(test.data))},
-        pixels_NHW3=np.concatenate([train.data, test.data]),
-    )
+    parts = [(part.data, torch.tensor(part.targets)) for part in (train, test)]
+    return ArraySource.from_parts(train.classes, *parts)
 
 
 def _fetch(kind: Any, root: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from hdkd_cli.data.source import ArraySource
 from hdkd_cli.errors import DataError
@@ -18,13 +20,9 @@ def open_digits() -> ArraySource:
         DataError: the installed file is damaged.
     """
     tensors, _ = read_tensors(Path(__file__).with_name("digits.safetensors"), DataError)
-    train, test = tensors["train.labels"], tensors["test.labels"]
-    ink_NHW = torch.cat([tensors["train.images"], tensors["test.images"]])  # 0..16
-    grey_NHW = ink_NHW.to(torch.float32).mul_(255 / 16).round_().to(torch.uint8)
-    return ArraySource(
-        classes=tuple("0123456789"),
-        keys=(*(f"train/{i:04}" for i in range(len(train))), *(f"test/{i:04}" for i in range(len(test)))),
-        labels_N=torch.cat([train, test]),
-        parts={"train": range(len(train)), "test": range(len(train), len(train) + len(test))},
-        pixels_NHW3=grey_NHW.unsqueeze(-1).repeat(1, 1, 1, 3).numpy(),
-    )
+
+    def part(name: str) -> tuple[NDArray[np.uint8], Tensor]:
+        grey_NHW = (tensors[f"{name}.images"].numpy() * (255 / 16)).round().astype(np.uint8)
+        return np.repeat(grey_NHW[..., None], 3, axis=-1), tensors[f"{name}.labels"]
+
+    return ArraySource.from_parts("0123456789", part("train"), part("test"))

@@ -6,12 +6,13 @@ Shape suffixes: N images, H W pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -53,6 +54,26 @@ class ArraySource(Source):
     """Images that are already decoded: uint8 RGB, all of one size."""
 
     pixels_NHW3: NDArray[np.uint8]
+
+    @classmethod
+    def from_parts(
+        cls,
+        classes: Sequence[str],
+        train: tuple[NDArray[np.uint8], Tensor],
+        test: tuple[NDArray[np.uint8], Tensor],
+    ) -> Self:
+        """Put together (pixels_NHW3, labels_N) of the two parts; keys are their numbers."""
+        counts = {"train": len(train[1]), "test": len(test[1])}
+        return cls(
+            classes=tuple(classes),
+            keys=tuple(f"{part}/{i:05}" for part, count in counts.items() for i in range(count)),
+            labels_N=torch.cat([train[1], test[1]]),
+            parts={
+                "train": range(counts["train"]),
+                "test": range(counts["train"], sum(counts.values())),
+            },
+            pixels_NHW3=np.concatenate([train[0], test[0]]),
+        )
 
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels_NHW3[index])

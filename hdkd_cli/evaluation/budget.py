@@ -6,8 +6,8 @@ import re
 
 from hdkd_cli.errors import UsageError
 
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([kMG]?)")
-_SCALE = {"k": 1e3, "M": 1e6, "G": 1e9}
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([kmg]?)", re.IGNORECASE)
+_SCALE = {"k": 1e3, "m": 1e6, "g": 1e9}
 
 
 def parse_budget(text: str, full_macs: int) -> float:
@@ -23,7 +23,7 @@ def parse_budget(text: str, full_macs: int) -> float:
     """
     match = _NUMBER.fullmatch(text.strip())
     if match:
-        value, suffix = float(match[1]), match[2]
+        value, suffix = float(match[1]), match[2].lower()
         if suffix and value > 0:
             return value * _SCALE[suffix]
         if not suffix and 0 < value <= 1:

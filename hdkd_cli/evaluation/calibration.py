@@ -8,7 +8,7 @@ import numpy as np
 
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compatibility import refuse_test_split
-from hdkd_cli.evaluation.geometric import published_family, within_budget
+from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, within_budget
 from hdkd_cli.evaluation.policy import (
     CombinationKind,
     ConfidenceKind,
@@ -50,7 +50,7 @@ def calibrate_geometric(
     thresholds_PK = (
         np.stack([within_budget(table, budget) for budget in budgets_macs])
         if budgets_macs
-        else published_family(table)
+        else family(table, PUBLISHED_RHOS)
     )
     result = simulate(table, thresholds_PK)
     macs_P = mean_cost(result.count_PK, table.macs_K)

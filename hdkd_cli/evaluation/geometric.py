@@ -1,7 +1,7 @@
 """The geometric family of thresholds: budgeted batch classification.
 
-Huang et al., "Multi-Scale Dense Networks for Resource Efficient Image Classification", ICLR 2018,
-section 3, as every public implementation after it. K exits, N samples, P points of the family.
+Huang et al., "Multi-Scale Dense Networks for Resource Efficient Image Classification", ICLR 2018;
+the search is that of every public implementation after it. K exits, N samples, P points of the family.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from hdkd_cli.errors import BudgetError
 from hdkd_cli.evaluation.simulate import mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable
 
+# ρ = p/20, p = 1..39
 PUBLISHED_RHOS = tuple(Fraction(p, 20) for p in range(1, 40))
 
 
@@ -63,22 +64,23 @@ def release(table: ExitTable, counts_PK: NDArray[np.int64]) -> NDArray[np.float3
     return thresholds_PK
 
 
-def published_family(table: ExitTable) -> NDArray[np.float32]:
-    """Thresholds (39, K−1) of ρ = p/20, p = 1..39."""
-    return _family(table, PUBLISHED_RHOS)
+def family(table: ExitTable, rhos: Sequence[Fraction]) -> NDArray[np.float32]:
+    """Thresholds (P, K−1) of the members ρ of the family."""
+    return release(table, _counts(table, rhos))
 
 
-def _family(table: ExitTable, rhos: Sequence[Fraction]) -> NDArray[np.float32]:
+def _counts(table: ExitTable, rhos: Sequence[Fraction]) -> NDArray[np.int64]:
     counts = [target_counts(rho, table.num_samples, table.num_exits) for rho in rhos]
-    return release(table, np.array(counts, np.int64))
+    return np.array(counts, np.int64)
 
 
 def within_budget(table: ExitTable, budget_macs: float) -> NDArray[np.float32]:
     """Thresholds (K−1,) of the member of the family with the largest mean cost ≤ the budget.
 
     The family is closed by its two limits: all leave at exit 0 (ρ → 0), none before the last
-    (ρ → ∞). The cost is a step function of ρ that rises but for single samples, so the crossing of
-    the budget is narrowed down by a grid at a time, and the best member seen anywhere is kept.
+    (ρ → ∞). The cost is a step function of ρ that rises, but for single samples and ties: a grid
+    narrows down where it crosses the budget until nothing lies between, and the best member that
+    was seen anywhere is taken.
 
     Args:
         table: The samples.
@@ -99,16 +101,18 @@ def within_budget(table: ExitTable, budget_macs: float) -> NDArray[np.float32]:
     best_cost = float(table.macs_K[0])
     # Outside these bounds the counts no longer change.
     low, high = -math.log(2 * num_samples), math.log(2 * num_samples)
-    while high - low > 1e-12:
+    while True:
         grid = np.linspace(low, high, 17)
-        family = _family(table, [Fraction(math.exp(x)) for x in grid])
-        cost_P = mean_cost(simulate(table, family).count_PK, table.macs_K)
+        counts_PK = _counts(table, [Fraction(math.exp(x)) for x in grid])
+        thresholds_PK = release(table, counts_PK)
+        cost_P = mean_cost(simulate(table, thresholds_PK).count_PK, table.macs_K)
         affordable = np.flatnonzero(cost_P <= budget_macs)
         if affordable.size == 0:
-            break
+            return best
         dearest = affordable[cost_P[affordable].argmax()]
         if cost_P[dearest] > best_cost:
-            best, best_cost = family[dearest], float(cost_P[dearest])
+            best, best_cost = thresholds_PK[dearest], float(cost_P[dearest])
+        if len(np.unique(counts_PK, axis=0)) <= 2:
+            return best
         # At the upper bound nobody leaves early, which is too dear: a neighbour is always there.
         low, high = grid[affordable[-1]], grid[affordable[-1] + 1]
-    return best

@@ -164,7 +164,7 @@ class Harmonizer(nn.Module):
             autocast_dtype=self.autocast_dtype,
             mean=self.mean,
         )
-        applied = hypergradient_T.isfinite().all() & upper.ce_K.isfinite().all()
+        applied = hypergradient_T.isfinite().all()
         if step_ok is not None:
             applied = applied & step_ok
         before = [buffer.clone() for buffer in self.buffers()]

@@ -35,7 +35,8 @@ Batch = tuple[Tensor, Tensor]
 """Images (B, ...) and labels (B,) int64."""
 
 Mean = Callable[[Tensor], Tensor]
-"""Average of a tensor over the ranks of a data-parallel run, the same on every rank."""
+"""Average of a tensor over the ranks of a data-parallel run, bit for bit the same on all of them.
+It may work in place."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ def validation_gradient(
         with _autocast(images.device, autocast_dtype):
             logits_KBC = functional_call(net, buffers, (images,))
         local_K = cross_entropies(logits_KBC, labels_B)
-        ce_K = (local_K.detach() if mean is None else mean(local_K.detach())).requires_grad_()
-        loss = validation.loss(ce_K)
+        ce_K = local_K.detach().clone()
+        if mean is not None:
+            ce_K = mean(ce_K)
+        loss = validation.loss(ce_K.requires_grad_())
         (coefficient_K,) = torch.autograd.grad(loss, ce_K)
         gradients = torch.autograd.grad(
             local_K, list(parameters.values()), coefficient_K, allow_unused=True

@@ -91,10 +91,15 @@ class Terms:
             return torch.cat([ce_K, self._distillation(_widened(logits_KBC))])
 
     def _distillation(self, logits_KBC: Tensor) -> Tensor:
-        """All KD_ij at once: KL(q_j ‖ q_i) = Σ q_j log q_j − Σ q_j log q_i, one matrix product."""
+        """All KD_ij at once, by one matrix product.
+
+        KL(q_j ‖ q_i) = Σ q_j·r_j − Σ q_j·r_i with r = log q − log q_K. Any common reference drops
+        out of the difference; the last exit's makes both sums small where exits agree, so that
+        float32 keeps small divergences.
+        """
         log_q = torch.log_softmax(logits_KBC / self.temperature, dim=2).flatten(1)  # (K, B·C)
         q = log_q.detach().exp()  # a teacher passes on neither gradients nor tangents
-        cross_KK = log_q @ q.T  # [i, j] = Σ q_j log q_i: students in rows, teachers in columns
+        cross_KK = (log_q - log_q[-1].detach()) @ q.T  # [i, j] = Σ q_j·r_i: students in rows
         divergence_KK = cross_KK.detach().diagonal() - cross_KK
         if self._cell_P.device != logits_KBC.device:
             self._cell_P = self._cell_P.to(logits_KBC.device)

@@ -34,7 +34,7 @@ class BalancedValidation(nn.Module):
         super().__init__()
         self.alpha = alpha
         self.momentum = momentum
-        self.register_buffer("expected_K", torch.full((num_exits,), torch.nan))
+        self.register_buffer("expected_K", torch.full((num_exits,), torch.nan, dtype=torch.float32))
 
     def loss(self, ce_K: Tensor) -> Tensor:
         """L_val, a scalar differentiable in ``ce_K`` (K,); E_k is a constant and stays as it is."""

@@ -128,12 +128,15 @@ class HarmonizedWeights(nn.Module):
             raise ValueError(f"weights that start at 0 cannot be learned: {cause}")
         self.learned = learned
         K, P = terms.num_exits, len(terms.pairs)
-        # sizes of the stretches whose sum is kept
-        self._kept_sums = {"exp": [], "grouped": [K, P] if P else [K], "softmax": [K + P]}[
-            parametrisation
-        ]
-        self.register_buffer("initial_T", torch.tensor(initial))
-        self.register_buffer("raw_T", torch.zeros(K + P))
+        # lengths of the stretches of γ whose sums are kept
+        if parametrisation == "exp" or not learned:
+            self._stretches: list[int] = []
+        elif parametrisation == "grouped":
+            self._stretches = [K, P] if P else [K]
+        else:
+            self._stretches = [K + P]
+        self.register_buffer("initial_T", torch.tensor(initial, dtype=torch.float32))
+        self.register_buffer("raw_T", torch.zeros(K + P, dtype=torch.float32))
 
     def __call__(self) -> Tensor:
         """The weights now: (T,) float32, on the device of ``raw_T``, outside any graph."""
@@ -141,12 +144,12 @@ class HarmonizedWeights(nn.Module):
 
     def at(self, raw_T: Tensor) -> Tensor:
         """The weights that belong to another learned vector; differentiable in ``raw_T``."""
-        if not self._kept_sums:
+        if not self._stretches:
             return self.initial_T * raw_T.exp()
         parts = []
         for initial, raw in zip(
-            torch.split(self.initial_T, self._kept_sums),
-            torch.split(raw_T, self._kept_sums),
+            torch.split(self.initial_T, self._stretches),
+            torch.split(raw_T, self._stretches),
             strict=True,
         ):
             free = initial * (raw - raw.detach().max()).exp()  # the shift cancels below

@@ -65,7 +65,7 @@ def _custom(settings: CustomModelSettings, *, num_classes: int, image_size: int)
     arguments = fixed | settings.options
     try:
         inspect.signature(factory).bind(**arguments)
-    except TypeError as problem:
+    except (TypeError, ValueError) as problem:
         raise SettingsError(
             f"{where}: the factory does not take {', '.join(arguments)} ({problem})"
         ) from problem

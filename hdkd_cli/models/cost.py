@@ -85,7 +85,7 @@ def _observe(net: MultiExitNet) -> tuple[list[int], list[_Run]]:
 
         entered: dict[nn.Module, int] = {}
 
-        def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def enter(module: nn.Module, _args: tuple[Any, ...]) -> None:
             entered[module] = macs_so_far()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Scaling of gradients for gradient equilibrium (Li et al., ICCV 2019, section 3.1)."""
+"""Scaling of gradients for gradient equilibrium (Li et al., ICCV 2019)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
         return x
     # A Function may return a view only if its tangent is one too, which a scaled tangent is not:
     # so the tangent is scaled out here, and no copy is made.
-    primal, tangent = forward_ad.unpack_dual(x)
+    primal, tangent = forward_ad.unpack_dual(x)  # type: ignore[no-untyped-call]
     scaled: Tensor = _ScaleReverse.apply(primal, factor)
-    return scaled if tangent is None else forward_ad.make_dual(scaled, tangent * factor)
+    if tangent is not None:
+        scaled = forward_ad.make_dual(scaled, tangent * factor)  # type: ignore[no-untyped-call]
+    return scaled
 
 
 class _ScaleReverse(Function):
     """The reverse-mode half of R(a)."""
 
     @staticmethod
-    def forward(x: Tensor, factor: float) -> Tensor:
+    def forward(x: Tensor, _factor: float) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], _output: Tensor) -> None:
         ctx.factor = inputs[1]
 
     @staticmethod

@@ -11,10 +11,9 @@ tensor a scale.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
-from typing import Literal, NamedTuple, cast
+from itertools import accumulate, pairwise
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +32,14 @@ from hdkd_cli.models.blocks import (
     initialise_he,
 )
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
-
-Prune = Literal["max", "min"]
+from hdkd_cli.models.msdnet_grid import (
+    Layer,
+    Prune,
+    cone,
+    layer_problems,
+    plan_layers,
+    width_problems,
+)
 
 
 class MSDNet(MultiExitNet):
@@ -90,19 +95,19 @@ class MSDNet(MultiExitNet):
             raise SettingsError("model.growth_factors: is empty; give one factor for each scale")
         gaps = (step if step_mode == "even" else step * i + 1 for i in range(1, exits))
         depth_K = list(accumulate(gaps, initial=base))
-        layers = _plan_layers(depth_K, scales, channels, growth, prune, reduction)
+        layers = plan_layers(depth_K, scales, channels, growth, prune, reduction)
         problems = [
-            *_layer_problems(layers, scales, prune),
-            *_width_problems(layers, growth, growth_factors),
+            *layer_problems(layers, scales, prune),
+            *width_problems(layers, growth, growth_factors),
             *_size_problems(image_size, stem, scales),
         ]
         if problems:
             raise SettingsError("\n".join(problems))
 
         cells_K: list[list[Cell]] = []
-        built: set[tuple[_Layer, int]] = set()
+        built: set[tuple[Layer, int]] = set()
         for depth in depth_K:
-            fresh = [place for place in _cone(layers[:depth], scales) if place not in built]
+            fresh = [place for place in cone(layers[:depth], scales) if place not in built]
             built.update(fresh)
             cells_K.append([Cell(*place, growth_factors, bottleneck_factors) for place in fresh])
         stages = []
@@ -146,7 +151,7 @@ class MSDNet(MultiExitNet):
             if stage.stem is not None:
                 groups[0].extend(stage.stem.modules())
             for cell in stage.cells:
-                groups[cell.block].extend(cell.modules())
+                groups[cell.layer.block].extend(cell.modules())
         return groups
 
 
@@ -208,13 +213,14 @@ class Cell(nn.Module):
 
     def __init__(
         self,
-        layer: _Layer,
+        layer: Layer,
         scale: int,
         growth_factors: Sequence[int],
         bottleneck_factors: Sequence[int],
     ) -> None:
         super().__init__()
-        self.block = layer.block
+        self.layer = layer
+        self.scale = scale
         self.reads: tuple[str, ...] = (_key(scale),)
         factor = growth_factors[scale]
         width_in = layer.width_in * factor
@@ -246,92 +252,16 @@ class Cell(nn.Module):
         return out if self.transition is None else self.transition(out)
 
 
-class _Layer(NamedTuple):
-    """One layer of the grid. Widths are those of a scale with growth factor 1."""
-
-    number: int  # ℓ
-    block: int  # the exit whose layers it is one of
-    finest_in: int  # the finest scale it reads
-    width_in: int
-    width: int  # after its cells
-    width_out: int  # after its transition
-    transition: bool
-
-
-def _plan_layers(
-    depth_K: Sequence[int],
-    scales: int,
-    channels: int,
-    growth: int,
-    prune: Prune,
-    reduction: float,
-) -> list[_Layer]:
-    """Layers 1..L: when scales are dropped, and how wide the others are."""
-    total = depth_K[-1]
-    interval = math.ceil(total / scales)
-    layers = []
-    width_in = channels
-    for number in range(1, total + 1):
-        if prune == "max":
-            finest_in = max(0, number - 2) // interval
-            transition = (number - 1) // interval > finest_in
-        else:
-            finest_in = max(0, scales - (total - number + 2))
-            transition = number in (total // 3, 2 * total // 3)
-        block = sum(number > depth for depth in depth_K)
-        width = width_in + growth
-        width_out = math.floor(reduction * width) if transition else width
-        layers.append(_Layer(number, block, finest_in, width_in, width, width_out, transition))
-        width_in = width_out
-    return layers
-
-
-def _cone(layers: Sequence[_Layer], scales: int) -> list[tuple[_Layer, int]]:
-    """The cells on which the coarsest scale after ``layers`` depends, in computing order."""
-    cone = []
-    finest = scales - 1
-    for layer in reversed(layers):
-        cone.extend((layer, scale) for scale in range(finest, scales))
-        finest = max(finest - 1, layer.finest_in)
-    return cone[::-1]
-
-
 def _stem(kind: StemKind, channels: int, growth_factors: Sequence[int]) -> nn.ModuleList:
     """The first tensor of each scale, each from the next finer one."""
     widths = [channels * factor for factor in growth_factors]
-    coarser = (conv3(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+    coarser = (conv3(a, b, stride=2) for a, b in pairwise(widths))
     return nn.ModuleList([first_layer(kind, widths[0]), *coarser])
 
 
 def _key(scale: int) -> str:
     """The name of a scale in the state."""
     return f"scale{scale}"
-
-
-def _layer_problems(layers: Sequence[_Layer], scales: int, prune: Prune) -> Iterator[str]:
-    """``min`` drops one scale a layer: there must be enough layers for that."""
-    if prune == "min" and len(layers) < scales - 1:
-        yield (
-            f"model.prune: 'min' needs at least {scales - 1} layers for {scales} scales, there "
-            f"are {len(layers)}; add layers (model.base, model.step) or use 'max'"
-        )
-
-
-def _width_problems(
-    layers: Sequence[_Layer], growth: int, growth_factors: Sequence[int]
-) -> Iterator[str]:
-    """Half of what a coarser scale gains comes from the finer one; no scale may run dry."""
-    odd = sorted({growth * factor for factor in growth_factors[1:] if growth * factor % 2})
-    if odd:
-        yield (
-            f"model.growth: times model.growth_factors gives {', '.join(map(str, odd))} new "
-            "channels at a coarser scale, where two equal halves are needed; use an even growth"
-        )
-    if dry := next((layer for layer in layers if layer.width_out < 1), None):
-        yield (
-            f"model.reduction: leaves none of {dry.width} channels after layer {dry.number}; "
-            "raise it, model.channels or model.growth"
-        )
 
 
 def _size_problems(image_size: int, stem: StemKind, scales: int) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What a run is: ``schema`` the settings, ``layers`` who set what, ``presets`` complete named runs.
 
-``keys`` reads names and types off the schema, ``values`` turns text into values, ``explain`` words
-errors, ``toml`` writes settings down and reads them back. Nothing here imports torch.
+``sources`` reads files, the environment and options; ``keys`` reads names and types off the schema;
+``values`` turns text into values; ``explain`` words errors; ``toml`` writes settings down and reads
+them back. Nothing here imports torch.
 """

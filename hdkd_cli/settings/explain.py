@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import get_args
 
 from pydantic import ValidationError
 
-from hdkd_cli.settings.keys import SECTIONS, closest, default_of, kinds
+from hdkd_cli.settings.keys import SECTIONS, closest, default_of, field_of, kinds
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.sources import DEFAULT, Layer
 from hdkd_cli.settings.values import show
 
-Given = Mapping[str, tuple[Any, str]]  # key → (value, layer)
 
-
-def unknown_key(key: str, given: Given, known: list[str]) -> str:
+def unknown_key(key: str, given: Layer, known: list[str]) -> str:
     """``key`` is no setting; name the closest of ``known`` with their values."""
     value, origin = given[key]
     if key in SECTIONS:
         return f"{key} = {show(value)} ({origin}): is a section: set {key}.KEY"
+    section = key.partition(".")[0]
+    if field_of(key) is not None:  # of another network
+        fields = [other for other in known if other.startswith(f"{section}.")]
+        return f"{key} ({origin}): {_where(f'{section}.name', given)} has only {', '.join(fields)}"
     known = known if "." in key else [*known, *SECTIONS]
     near = [_with_value(other, given) for other in closest(key, known)]
     hint = f"; closest: {', '.join(near)}" if near else "; `hdkd settings show` lists all"
     return f"{key} ({origin}): no such setting{hint}"
 
 
-def unknown_network(given: Given) -> str:
+def unknown_network(given: Layer) -> str:
     """``model.name`` is none of the networks there are."""
     names = [
         show(name)
@@ -37,12 +40,12 @@ def unknown_network(given: Given) -> str:
     return f"{_where('model.name', given)}: no such network; there are: {choices}"
 
 
-def not_text(key: str, given: Given) -> str:
+def not_text(key: str, given: Layer) -> str:
     """A value holds bytes that are no text, such as a file name in another encoding."""
     return f"{key} ({given[key][1]}): is not valid Unicode text"
 
 
-def explain(error: ValidationError, given: Given) -> Iterator[str]:
+def explain(error: ValidationError, given: Layer) -> Iterator[str]:
     """One line for each thing that pydantic found."""
     for problem in error.errors():
         section, *rest = map(str, problem["loc"])
@@ -64,7 +67,7 @@ def explain(error: ValidationError, given: Given) -> Iterator[str]:
         yield f"{_where(key, given)}: {message}"
 
 
-def contradictions(settings: Settings, given: Given) -> Iterator[str]:
+def contradictions(settings: Settings, given: Layer) -> Iterator[str]:
     """What no single section can see: settings of different sections that exclude each other."""
     if settings.weights.init == "dbt" and settings.objective.teachers != "last":
         yield (
@@ -73,19 +76,19 @@ def contradictions(settings: Settings, given: Given) -> Iterator[str]:
         )
 
 
-def _mentioned(section: str, message: str, given: Given) -> str:
+def _mentioned(section: str, message: str, given: Layer) -> str:
     """The settings of ``section`` that ``message`` names, with value and layer."""
     fields = dict.fromkeys(name for kind in kinds(section) for name in kind.model_fields)
     keys = [f"{section}.{name}" for name in fields if re.search(rf"\b{name}\b", message)]
     return f"; {', '.join(_where(key, given) for key in keys)}" if keys else ""
 
 
-def _where(key: str, given: Given) -> str:
-    value, origin = given.get(key, (default_of(key), "default"))
+def _where(key: str, given: Layer) -> str:
+    value, origin = given.get(key, (default_of(key), DEFAULT))
     return f"{key} = {show(value)} ({origin})"
 
 
-def _with_value(key: str, given: Given) -> str:
+def _with_value(key: str, given: Layer) -> str:
     if key in SECTIONS or "." not in key:
         return key
     value = given[key][0] if key in given else default_of(key)

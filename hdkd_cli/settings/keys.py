@@ -38,8 +38,9 @@ def kind_of(section: str, name: Any) -> type[Section] | None:
         return kinds(section)[0]
     for kind in kinds(section):
         field = kind.model_fields["name"]
+        annotation: Any = Annotated[field.annotation, field]
         try:
-            TypeAdapter(Annotated[field.annotation, field]).validate_python(name, strict=True)
+            TypeAdapter(annotation).validate_python(name, strict=True)
         except ValidationError:
             continue
         return kind

@@ -18,13 +18,12 @@ What is dropped is told in ``Resolved.notes``. All mistakes of all layers are re
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -41,39 +40,26 @@ from hdkd_cli.settings.keys import (
     SECTIONS,
     default_of,
     field_of,
-    flatten,
     kind_of,
     kinds,
     leaves,
     nest,
 )
 from hdkd_cli.settings.schema import DATASETS, METHODS, Settings
-from hdkd_cli.settings.values import from_text, from_toml_value, show
+from hdkd_cli.settings.sources import (
+    DEFAULT,
+    METHOD,
+    Given,
+    Layer,
+    assignment_layer,
+    environment_layer,
+    flag_layer,
+    table_layer,
+)
+from hdkd_cli.settings.values import show
 
-METHOD = "method"
-DEFAULT = "default"
 DATASET = "dataset"
-ENVIRONMENT_PREFIX = "HDKD_"
-# Variables of that prefix that are no settings: the tests' reference score files.
-RESERVED_VARIABLES = frozenset({"HDKD_ORACLE_DIR"})
-# Flags that are short for a setting; a flag's value wins over everything else.
-FLAGS = {
-    "--seed": "training.seed",
-    "--device": "training.device",
-    "--data-dir": "data.root",
-    "--download": "data.download",
-    "--batch-size": "evaluation.batch_size",
-}
-
-
-class Given(NamedTuple):
-    """A value and the layer that gave it."""
-
-    value: Any
-    origin: str
-
-
-Layer = dict[str, Given]  # key → what a layer gives; `method` is a key of its own
+RUN = "run"
 
 
 @dataclass(frozen=True)
@@ -84,7 +70,7 @@ class Resolved:
         settings: The whole tree.
         origin: Key → layer, for every key: ``default``, ``dataset``, ``preset digits``,
             ``file x.toml``, ``environment HDKD_DATA__ROOT``, ``--set``, ``--set method=hdkd``,
-            ``--seed``.
+            ``--seed``; ``run`` below ``resolve_over``.
         notes: Sentences about keys that were dropped.
     """
 
@@ -133,64 +119,20 @@ def resolve(
     return combine(layers, problems)
 
 
-def table_layer(tables: Mapping[str, Any], origin: str, problems: list[str]) -> Layer:
-    """The layer of a TOML file's content."""
-    tables = dict(tables)
-    version = tables.pop("schema", Settings.schema_version)
-    if version != Settings.schema_version:
-        problems.append(
-            f"schema = {show(version)} ({origin}): this hdkd reads {Settings.schema_version}"
-        )
-    pairs = [pair for name, value in tables.items() for pair in flatten(name, value)]
-    return {key: Given(from_toml_value(value, field_of(key)), origin) for key, value in pairs}
+def resolve_over(
+    settings: Settings, *, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> Resolved:
+    """Put ``--set`` and flags over the settings of a run (layer ``run``), for going on with it.
 
+    The environment is not asked: what it said when the run began is in the run's settings.
 
-def environment_layer(variables: Mapping[str, str], problems: list[str]) -> Layer:
-    """The layer of ``HDKD_METHOD`` and ``HDKD_SECTION__FIELD`` variables."""
-    layer: Layer = {}
-    for name, text in sorted(variables.items()):
-        if not name.startswith(ENVIRONMENT_PREFIX) or name in RESERVED_VARIABLES:
-            continue
-        bare = name.removeprefix(ENVIRONMENT_PREFIX)
-        key = bare.lower().replace("__", ".")
-        if key == METHOD or "." in key:
-            layer.update(_text(key, text, f"environment {name}"))
-        else:
-            known = [k.replace(".", "__").upper() for k in (METHOD, *leaves(Settings()))]
-            near = difflib.get_close_matches(bare, known, n=1)
-            hint = (
-                f"closest: {ENVIRONMENT_PREFIX}{near[0]}"
-                if near
-                else "settings are HDKD_SECTION__KEY"
-            )
-            problems.append(f"{name} (environment): no such variable; {hint}")
-    return layer
-
-
-def assignment_layer(assignments: Iterable[str], problems: list[str]) -> Layer:
-    """The layer of ``--set key=value``; of two for one key the later one holds."""
-    layer: Layer = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if equals:
-            layer.update(_text(key.strip(), text, "--set"))
-        else:
-            problems.append(f"--set {assignment}: write SECTION.KEY=VALUE or method=NAME")
-    return layer
-
-
-def _text(key: str, text: str, origin: str) -> Iterator[tuple[str, Given]]:
-    for leaf, value in flatten(key, from_text(text, field_of(key))):
-        yield leaf, Given(from_toml_value(value, field_of(leaf)), origin)
-
-
-def flag_layer(flags: Mapping[str, Any]) -> Layer:
-    """The layer of flags that were given."""
-    return {
-        FLAGS[flag]: Given(str(value) if isinstance(value, Path) else value, flag)
-        for flag, value in flags.items()
-        if value is not None
-    }
+    Raises:
+        SettingsError: all that is wrong, one line each.
+    """
+    problems: list[str] = []
+    run = {key: Given(value, RUN) for key, value in leaves(settings).items()}
+    layers = [run, assignment_layer(assignments, problems), flag_layer(flags or {})]
+    return combine(layers, problems)
 
 
 def combine(layers: Iterable[Layer], problems: Sequence[str] = ()) -> Resolved:

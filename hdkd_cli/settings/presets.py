@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from hdkd_cli import files
 from hdkd_cli.errors import PresetError, UsageError
@@ -30,7 +30,7 @@ class PresetInfo(Section):
     """A sensible start, or a run whose expected numbers were measured."""
     source: str
     """Paper, table or reasoning the settings come from."""
-    expected: dict[str, Any] = {}
+    expected: dict[str, Any] = Field(default_factory=dict)
     """What a run should reach, for reproduced presets."""
 
 

@@ -14,8 +14,9 @@ from tomlkit.items import Table
 
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.settings.keys import SECTIONS
-from hdkd_cli.settings.layers import combine, table_layer
+from hdkd_cli.settings.layers import combine
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.sources import table_layer
 from hdkd_cli.settings.values import NONE
 
 
@@ -38,7 +39,7 @@ def _table(values: Mapping[str, Any], prefix: str, origin: Mapping[str, str]) ->
             continue
         item = tomlkit.item(NONE if value is None else value)
         if key in origin:
-            item.comment(" ".join(origin[key].split()))
+            item.comment("".join(c if c.isprintable() else " " for c in origin[key]))
         table.add(name, item)
     return table
 

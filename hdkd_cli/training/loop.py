@@ -37,8 +37,9 @@ def train(
         InterruptedRun: ``stop`` was set; the state was saved first.
     """
     s = state.settings.training
-    streams = {"batch_size": s.batch_size, "seed": s.seed, "device": state.device}
-    stream = data.train_stream(**streams, channels_last=s.channels_last)
+    stream = data.train_stream(
+        batch_size=s.batch_size, seed=s.seed, device=state.device, channels_last=s.channels_last
+    )
     per_epoch = stream.steps_per_epoch
     schedule_steps = s.epochs * per_epoch
     total_steps = min(schedule_steps, s.max_steps or schedule_steps)

@@ -100,7 +100,7 @@ class TrainState:
                 nesterov_momentum=s.optimizer.momentum if s.optimizer.nesterov else 0.0,
                 # fp16 would need a loss scale of its own: an update then runs in float32
                 autocast_dtype=dtype if dtype is torch.bfloat16 else None,
-                exact_gradients=equilibrium_off,
+                exact_gradients=lambda _: equilibrium_off(net),
             ).to(device)
         return cls(
             settings=s,

@@ -64,7 +64,7 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
             logits_KBC = net(images)
         terms_T = state.terms(logits_KBC, labels)
         loss = (weights_T * terms_T).sum() * share
-        (loss * loss_scale.scale).backward()
+        torch.autograd.backward(loss * loss_scale.scale)
         finite = finite & torch.isfinite(loss.detach())
         totals.loss += loss.detach()
         totals.terms_T += terms_T.detach() * share

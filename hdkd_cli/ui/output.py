@@ -99,10 +99,17 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 def _write_csv(records: Iterable[Record]) -> None:
     lines = [flatten(plain(record)) for record in records]
     names = list(dict.fromkeys(chain.from_iterable(lines)))
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(_Lines())
     writer.writerow(names)
     for line in lines:
         writer.writerow([_csv_cell(line.get(name)) for name in names])
+
+
+class _Lines:
+    """Ends CSV lines as Unix does. (A csv.writer told to do so leaves a lone CR unquoted.)"""
+
+    def write(self, line: str) -> None:
+        sys.stdout.write(line.removesuffix("\r\n") + "\n")
 
 
 def _csv_cell(value: Any) -> Any:

@@ -27,7 +27,7 @@ class TensorBoardSink:
             raise UsageError(
                 "--tensorboard: install it with `pip install hdkd[tensorboard]`"
             ) from None
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
         self._terms: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -39,7 +39,7 @@ class TensorBoardSink:
         problem: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def __call__(self, event: Event) -> None:
         """Receive an event."""
@@ -68,4 +68,4 @@ class TensorBoardSink:
 
     def _write(self, scalars: dict[str, float], step: int) -> None:
         for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)

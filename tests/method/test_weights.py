@@ -45,8 +45,8 @@ def test_supervision_keeps_a_tenth_of_the_distillation():
 
 def test_random_is_the_same_for_a_seed_on_every_machine():
     weights_T = make(init="random", num_exits=3, seed=3)()
-    recorded = [1.23673, 0.73968, 1.02251]  # 3 / sum times the first draws of random.Random(3)
-    torch.testing.assert_close(weights_T[:3], torch.tensor(recorded), atol=1e-4, rtol=0)
+    recorded = [1.23717, 0.73995, 1.02288]  # 3 / sum times the first draws of random.Random(3)
+    torch.testing.assert_close(weights_T[:3], torch.tensor(recorded), atol=2e-5, rtol=0)
     assert torch.equal(make(init="random", num_exits=3, seed=3)(), weights_T)
     assert not torch.equal(make(init="random", num_exits=3, seed=4)(), weights_T)
 

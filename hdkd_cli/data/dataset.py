@@ -1,0 +1,153 @@
+"""``open_data``: a data set, its splits, and every way its images are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hdkd_cli.data.cifar import open_cifar
+from hdkd_cli.data.digits import open_digits
+from hdkd_cli.data.folders import IMAGENET_LAYOUT, LAYOUT, open_folder
+from hdkd_cli.data.frame import Normalise, describe, frame, to_pixels, to_rgb
+from hdkd_cli.data.loading import LoadedImages
+from hdkd_cli.data.memory import MemoryImages
+from hdkd_cli.data.source import Source
+from hdkd_cli.data.splits import Role, Split, make_splits
+from hdkd_cli.data.stream import Batch, Images, Order, Request, Stream
+from hdkd_cli.errors import SettingsError
+from hdkd_cli.settings.schema import DataSettings
+
+MEMORY_LIMIT_BYTES = 2 * 2**30
+
+
+def open_data(settings: DataSettings) -> ImageData:
+    """Find the images and split them; none is decoded yet.
+
+    Raises:
+        DataError: images are missing or too few.
+        SettingsError: the settings contradict each other.
+    """
+    _refuse_contradictions(settings)
+    source = _open_source(settings)
+    images = MemoryImages if _fits_in_memory(source, settings) else LoadedImages
+    return ImageData(
+        settings, source.classes, make_splits(source, settings), images(source, settings)
+    )
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images with roles.
+
+    The test split can be reached by ``evaluation_batches`` alone: no stream is ever made of it.
+
+    Attributes:
+        settings: What was asked for.
+        classes: Class names; a label is a place in this tuple.
+        splits: Role → split; ``calibration`` and ``reserve`` may be empty.
+        images: How images are read.
+    """
+
+    settings: DataSettings
+    classes: tuple[str, ...]
+    splits: Mapping[Role, Split]
+    images: Images
+
+    @property
+    def transform(self) -> str:
+        """Canonical text of the evaluation transform, for fingerprints."""
+        return describe(self.settings)
+
+    def train_stream(
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+    ) -> Stream:
+        """Training images, reshuffled each epoch and augmented.
+
+        The batch of a step depends only on (settings, seed, step).
+
+        Raises:
+            SettingsError: the split is smaller than one batch.
+        """
+        order = Order(self.splits["train"], batch_size, seed)
+        return Stream(order, self.images, True, device, channels_last)
+
+    def val_stream(
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+    ) -> Stream:
+        """Validation images, reshuffled each pass, never augmented.
+
+        If there are fewer than ``batch_size``, every batch is all of them.
+        """
+        split = self.splits["val"]
+        order = Order(split, min(batch_size, len(split)), seed)
+        return Stream(order, self.images, False, device, channels_last)
+
+    def evaluation_batches(
+        self, role: Role, *, batch_size: int, device: torch.device, channels_last: bool = True
+    ) -> Iterator[Batch]:
+        """All images of a role in the order of its split, never augmented, the last batch short.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        indices_N = self.splits[role].indices_N
+        return self.images.batches(
+            (
+                Request(indices_N[first : first + batch_size])
+                for first in range(0, len(indices_N), batch_size)
+            ),
+            augment=False,
+            device=device,
+            channels_last=channels_last,
+        )
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """One image as evaluation sees it: float32 (3, H, W), normalised, on the CPU."""
+        pixels = to_pixels(frame(to_rgb(image), self.settings))
+        return Normalise(self.settings, torch.device("cpu"))(pixels)
+
+
+def _refuse_contradictions(settings: DataSettings) -> None:
+    problems = []
+    if settings.resize is not None and settings.resize < settings.image_size:
+        problems.append(
+            f"data.resize = {settings.resize} is smaller than data.image_size = "
+            f"{settings.image_size}, which is cut out of it"
+        )
+    if min(settings.std) <= 0:
+        problems.append(f"data.std = {settings.std} must be positive: it is divided by")
+    if settings.in_memory == "always" and settings.augment == "resized-crop":
+        problems.append(
+            "data.in_memory = always does not go with data.augment = resized-crop, which cuts from "
+            "the images as they are stored"
+        )
+    if settings.name != "digits" and settings.root is None:
+        fetch = ", and --download fetches it there" if settings.name.startswith("cifar") else ""
+        problems.append(f"{settings.name} needs a folder: --data-dir says where the data is{fetch}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _open_source(settings: DataSettings) -> Source:
+    if settings.name == "digits":
+        return open_digits()
+    assert settings.root is not None
+    root = Path(settings.root).expanduser()
+    if settings.name in ("cifar10", "cifar100"):
+        return open_cifar(settings.name, root, download=settings.download)
+    if settings.name == "imagenet":
+        return open_folder(root, IMAGENET_LAYOUT)
+    layout = {**LAYOUT, "val": "val"} if (root / "val").is_dir() else LAYOUT
+    return open_folder(root, layout)
+
+
+def _fits_in_memory(source: Source, settings: DataSettings) -> bool:
+    if settings.augment == "resized-crop" or settings.in_memory == "never":
+        return False
+    size_bytes = len(source.keys) * 3 * settings.image_size**2
+    return settings.in_memory == "always" or size_bytes < MEMORY_LIMIT_BYTES

@@ -1,0 +1,170 @@
+"""Large images: decoded and augmented by worker processes, one image at a time.
+
+The workers send uint8, so that normalisation happens on the training device with the same
+arithmetic as everywhere. Shape suffixes: B batch, S pixels a side, 3 colours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hdkd_cli.data.frame import Normalise, frame, to_pixels
+from hdkd_cli.data.source import Source
+from hdkd_cli.data.stream import Batch, Request, derived_seed
+from hdkd_cli.errors import DataError
+from hdkd_cli.settings.schema import DataSettings
+
+
+class LoadedImages:
+    """Batches decoded as they are needed."""
+
+    def __init__(self, source: Source, settings: DataSettings) -> None:
+        self.source = source
+        self.settings = settings
+
+    def batches(
+        self,
+        requests: Iterable[Request],
+        *,
+        augment: bool,
+        device: torch.device,
+        channels_last: bool,
+    ) -> Iterator[Batch]:
+        """One batch a request. Augmentation depends on (seed, epoch, image) alone.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        decoded = decode(
+            self.source,
+            self.settings,
+            requests,
+            augment=augment,
+            workers=self.settings.workers,
+            pin_memory=device.type == "cuda",
+        )
+        normalise = Normalise(self.settings, device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        for parts in decoded:
+            pixels_B3SS, labels_B = (part.to(device, non_blocking=True) for part in parts)
+            yield Batch(normalise(pixels_B3SS.contiguous(memory_format=layout)), labels_B)
+
+
+def decode(
+    source: Source,
+    settings: DataSettings,
+    requests: Iterable[Request],
+    *,
+    augment: bool,
+    workers: int,
+    pin_memory: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield uint8 pixels (B, 3, S, S) and labels (B,) of each request, on the CPU.
+
+    Up to ``workers`` processes, never more than there are cores, do the work; they end with the
+    iterator.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    loader = DataLoader(
+        _Decoder(source, settings, augment=augment),
+        batch_size=None,  # an item of the data set is a whole batch
+        sampler=_Listed(requests),
+        num_workers=min(workers, cpu_count()),
+        worker_init_fn=_leave_interrupts_to_the_parent,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else an iterator moves the global random state
+    )
+    with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        iterator = iter(loader)
+    try:
+        for item in iterator:
+            if isinstance(item, DataError):
+                raise item
+            pixels_B3SS, labels_B = item
+            yield pixels_B3SS, labels_B
+    finally:
+        del iterator  # ends the workers now, not when the last traceback is forgotten
+
+
+def cpu_count() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Wanted(NamedTuple):
+    """A request without tensors, which are costly to send to another process."""
+
+    indices: list[int]
+    seed: int
+    epoch: int
+
+
+class _Listed:
+    """The sampler: requests, ready to be sent."""
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self.requests = requests
+
+    def __iter__(self) -> Iterator[_Wanted]:
+        for request in self.requests:
+            yield _Wanted(request.indices_B.tolist(), request.seed, request.epoch)
+
+
+class _Decoder(Dataset[object]):
+    """Decodes, transforms and stacks the images of a request."""
+
+    def __init__(self, source: Source, settings: DataSettings, *, augment: bool) -> None:
+        self.source = source
+        self.settings = settings
+        self.augmentations = _augmentations(settings) if augment else []
+
+    def __getitem__(self, wanted: _Wanted) -> tuple[Tensor, Tensor] | DataError:
+        try:
+            pixels = [self._pixels(index, wanted) for index in wanted.indices]
+        except DataError as problem:
+            return problem  # raised here, it would arrive wrapped in a worker's traceback
+        return torch.stack(pixels), self.source.labels_N[wanted.indices]
+
+    def _pixels(self, index: int, wanted: _Wanted) -> Tensor:
+        image = self.source.image(index)
+        if not self.augmentations or self.settings.augment != "resized-crop":
+            image = frame(image, self.settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(
+                derived_seed(wanted.seed, "augment", wanted.epoch, index)
+            )
+            for step in self.augmentations:
+                image = step(image)
+        return to_pixels(image)
+
+
+def _augmentations(settings: DataSettings) -> list[Callable[[Image.Image], Image.Image]]:
+    """Training transforms, in turn; they draw from torch's global CPU generator."""
+    from torchvision.transforms import v2
+
+    steps: list[Callable[[Image.Image], Image.Image]] = []
+    if settings.augment == "pad-crop":
+        steps.append(v2.RandomCrop(settings.image_size, padding=settings.padding))
+    elif settings.augment == "resized-crop":
+        steps.append(v2.RandomResizedCrop(settings.image_size))
+    if settings.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    return steps
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:  # noqa: ARG001
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

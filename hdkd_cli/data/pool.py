@@ -1,0 +1,108 @@
+"""All images of a source as one uint8 tensor, decoded once and kept on disk.
+
+What is kept is stamped with every file's name, size and time of change, with the transform and
+with a checksum of the pixels; whatever does not match is decoded again and replaced. There is one
+file for each (root, resize, image_size), so caches do not pile up.
+
+Shape suffixes: N images, S pixels a side, 3 colours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import PIL
+import torch
+from torch import Tensor
+
+from hdkd_cli.data.loading import decode
+from hdkd_cli.data.source import FolderSource, Source
+from hdkd_cli.data.stream import Request
+from hdkd_cli.errors import DataError
+from hdkd_cli.files import read_tensors, sha256_bytes, write_tensors
+from hdkd_cli.settings.schema import DataSettings
+
+FORMAT = "hdkd/pool/1"
+IMAGES_A_WORKER = 1000  # a process is worth starting for this many images
+IMAGES_A_REQUEST = 128
+
+
+def decoded_pool(source: Source, settings: DataSettings) -> Tensor:
+    """uint8 (N, 3, S, S): every image of ``source`` after the evaluation resize and crop.
+
+    Files are cached if ``settings.cache``: in ``<root>/.hdkd-cache``, or in the user's cache folder
+    where that cannot be written; where neither can, nothing is kept.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    if not (settings.cache and isinstance(source, FolderSource)):
+        return _decode(source, settings)
+    stamp = _stamp(source, settings)
+    places = list(_cache_files(source.root, settings))
+    for place in places:
+        if place.is_file():
+            with contextlib.suppress(DataError):
+                return _read(place, stamp)
+    pool_N3SS = _decode(source, settings)
+    metadata = {"format": FORMAT, "stamp": stamp, "pixels_sha256": _checksum(pool_N3SS)}
+    for place in places:
+        with contextlib.suppress(OSError):  # read-only or full: the cache only saves time
+            write_tensors(place, {"images": pool_N3SS}, metadata)
+            break
+    return pool_N3SS
+
+
+def _decode(source: Source, settings: DataSettings) -> Tensor:
+    size, count = settings.image_size, len(source.keys)
+    pool_N3SS = torch.empty((count, 3, size, size), dtype=torch.uint8)
+    requests = [
+        Request(torch.arange(first, min(first + IMAGES_A_REQUEST, count)))
+        for first in range(0, count, IMAGES_A_REQUEST)
+    ]
+    in_files = isinstance(source, FolderSource)
+    workers = min(settings.workers, count // IMAGES_A_WORKER) if in_files else 0
+    decoded = decode(source, settings, requests, augment=False, workers=workers)
+    for (indices_B, *_), (pixels_B3SS, _) in zip(requests, decoded, strict=True):
+        pool_N3SS[indices_B] = pixels_B3SS
+    return pool_N3SS
+
+
+def _stamp(source: FolderSource, settings: DataSettings) -> str:
+    lines = [f"{FORMAT} pillow {PIL.__version__} {settings.resize} {settings.image_size}"]
+    for key in source.keys:
+        try:
+            status = (source.root / key).stat()
+        except OSError as problem:
+            raise DataError(f"{source.root / key}: {problem.strerror}") from None
+        lines.append(f"{key}\0{status.st_size}\0{status.st_mtime_ns}")
+    return sha256_bytes("\n".join(lines).encode(errors="surrogateescape"))
+
+
+def _cache_files(root: Path, settings: DataSettings) -> Iterator[Path]:
+    name = f"pool-{settings.resize or settings.image_size}-{settings.image_size}.safetensors"
+    yield root / ".hdkd-cache" / name
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    yield Path(home) / "hdkd" / sha256_bytes(os.fsencode(root.resolve()))[:16] / name
+
+
+def _read(place: Path, stamp: str) -> Tensor:
+    """The kept tensor.
+
+    Raises:
+        DataError: the file is damaged, or of other images.
+    """
+    tensors, metadata = read_tensors(place, DataError)
+    if metadata.get("format") != FORMAT or metadata.get("stamp") != stamp:
+        raise DataError(f"{place}: is of other images")
+    if metadata.get("pixels_sha256") != _checksum(tensors["images"]):
+        raise DataError(f"{place}: is damaged")
+    return tensors["images"]
+
+
+def _checksum(pool_N3SS: Tensor) -> str:
+    return hashlib.sha256(pool_N3SS.numpy().data).hexdigest()

@@ -1,0 +1,132 @@
+"""Who trains, who validates, who is set aside and who tests.
+
+Within a class, images are put in order by the SHA-256 of (split seed, key). The first are for
+validation, the next for training, the rest in reserve. So the validation images of a seed are the
+same however many images train, on every machine and with every version of every library.
+
+Shape suffix: N images of a split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hdkd_cli.data.source import Part, Source
+from hdkd_cli.errors import DataError, SettingsError
+from hdkd_cli.files import sha256_bytes
+from hdkd_cli.settings.schema import DataSettings
+
+Role = Literal["train", "val", "calibration", "reserve", "test"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one role, in the order of the source.
+
+    Attributes:
+        role: What they are for.
+        indices_N: Places in the source, int64, ascending.
+        labels_N: int64.
+        sha256: Fingerprint of the images' keys and labels.
+    """
+
+    role: Role
+    indices_N: Tensor
+    labels_N: Tensor
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.indices_N)
+
+
+def make_splits(source: Source, settings: DataSettings) -> dict[Role, Split]:
+    """Give every image its role; every role is there, ``calibration`` and ``reserve`` maybe empty.
+
+    Raises:
+        DataError: a class has too few images.
+        SettingsError: ``val_per_class`` is set and there is a ``val/`` folder too.
+    """
+    if "val" in source.parts and settings.val_per_class is not None:
+        raise SettingsError(
+            f"data.val_per_class = {settings.val_per_class} holds validation images out of the "
+            "training images, but there is a val/ folder too; drop one of them"
+        )
+    train_by_class = _by_class(source, "train", settings.split_seed)
+    chosen: dict[Role, list[int]] = {role: [] for role in get_args(Role)}
+    chosen["test"].extend(source.parts["test"])
+    if "val" in source.parts:
+        val_by_class = _by_class(source, "val", settings.split_seed)
+    else:
+        val_by_class = [
+            images[: _validation_count(source.classes[label], len(images), settings)]
+            for label, images in enumerate(train_by_class)
+        ]
+        train_by_class = [
+            images[len(val) :] for images, val in zip(train_by_class, val_by_class, strict=True)
+        ]
+    for name, train, val in zip(source.classes, train_by_class, val_by_class, strict=True):
+        calibration_count = _calibration_count(name, len(val), settings)
+        chosen["calibration"].extend(val[:calibration_count])
+        chosen["val"].extend(val[calibration_count:])
+        wanted = settings.train_per_class or len(train)
+        if len(train) < wanted:
+            raise DataError(
+                f"class {name!r} has {len(train)} training images left beside those for "
+                f"validation; data.train_per_class asks for {wanted}"
+            )
+        chosen["train"].extend(train[:wanted])
+        chosen["reserve"].extend(train[wanted:])
+    return {role: _split(source, role, indices) for role, indices in chosen.items()}
+
+
+def _by_class(source: Source, part: Part, seed: int) -> list[list[int]]:
+    """The part's images of each class, in the order the seed gives them."""
+    images: list[list[int]] = [[] for _ in source.classes]
+    first, stop = source.parts[part].start, source.parts[part].stop
+    for index, label in enumerate(source.labels_N[first:stop].tolist(), first):
+        images[label].append(index)
+
+    def place(index: int) -> bytes:
+        return hashlib.sha256(
+            f"{seed}\0{source.keys[index]}".encode(errors="surrogateescape")
+        ).digest()
+
+    return [sorted(of_class, key=place) for of_class in images]
+
+
+def _validation_count(name: str, available: int, settings: DataSettings) -> int:
+    count = settings.val_per_class or max(1, available // 10)
+    if count >= available:
+        raise DataError(
+            f"class {name!r} has {available} training images, too few to hold out {count} for "
+            "validation and train on the rest (data.val_per_class)"
+        )
+    return count
+
+
+def _calibration_count(name: str, available: int, settings: DataSettings) -> int:
+    if settings.calibration_fraction == 0:
+        return 0
+    count = max(1, round(settings.calibration_fraction * available))
+    if count >= available:
+        raise DataError(
+            f"class {name!r} has {available} validation images, too few to set "
+            f"{settings.calibration_fraction:g} of them aside (data.calibration_fraction)"
+        )
+    return count
+
+
+def _split(source: Source, role: Role, indices: Iterable[int]) -> Split:
+    indices_N = torch.tensor(sorted(indices), dtype=torch.int64)
+    labels_N = source.labels_N[indices_N]
+    lines = (
+        f"{source.keys[index]}\0{label}\n".encode(errors="surrogateescape")
+        for index, label in zip(indices_N.tolist(), labels_N.tolist(), strict=True)
+    )
+    return Split(role, indices_N, labels_N, sha256_bytes(*lines))

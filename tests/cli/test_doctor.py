@@ -1,0 +1,67 @@
+"""`hdkd doctor`."""
+
+import json
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from hdkd_cli.app import run
+from hdkd_cli.commands import doctor
+from hdkd_cli.settings import presets
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_this_machine_can_train(capsys: Captured) -> None:
+    assert run(["doctor"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["schema"] == "hdkd/doctor/1"
+    assert record["healthy"] is True
+    checks = {check["check"]: check for check in record["checks"]}
+    assert {"python", "torch", "typer", "torch and torchvision", "cpu", "disk"} <= set(checks)
+    assert checks["arithmetic on cpu"]["status"] == "ok"
+    assert "forward and backward agree" in checks["arithmetic on cpu"]["detail"]
+    assert all(check["status"] in {"ok", "warning"} for check in checks.values())
+
+
+def test_what_is_broken_is_told_and_the_rest_is_still_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(presets, "DEFAULT", "nosuch")
+    monkeypatch.setattr(doctor, "SELF_TEST_TOLERANCE", -1.0)  # no result is good enough
+    monkeypatch.setenv("HDKD_SEED", "1")
+    assert run(["doctor"]) == 3
+    record = json.loads(capsys.readouterr().out)
+    assert record["healthy"] is False
+    broken = {c["check"]: c["detail"] for c in record["checks"] if c["status"] == "error"}
+    assert set(broken) >= {"environment", "presets", "arithmetic on cpu"}
+    assert "HDKD_SEED" in broken["environment"]
+    assert "derivatives differ" in broken["arithmetic on cpu"]
+    assert record["checks"][0] == {
+        "check": "python", "status": "ok", "detail": record["checks"][0]["detail"],
+    }  # fmt: skip
+
+
+def test_it_survives_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run(["doctor"]) == 3
+    record = json.loads(capsys.readouterr().out)
+    broken = [check["check"] for check in record["checks"] if check["status"] == "error"]
+    assert broken == ["torch and torchvision", "cpu"]
+
+
+def test_packages_that_are_old_or_not_there() -> None:
+    def status(*arguments: str | None) -> str:
+        return doctor._check("x", partial(doctor._package, *arguments))["status"]  # type: ignore[arg-type]
+
+    assert status("torch", "1.0", None) == "ok"
+    assert status("torch", "999.0", None) == "error"
+    assert status("no-such-package-at-all", "1.0", None) == "error"
+    assert status("no-such-package-at-all", "1.0", "plots") == "warning"
+
+
+def test_more_threads_than_cores_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
+    assert "OMP_NUM_THREADS" in doctor._check("cpu", doctor._cpu)["detail"]

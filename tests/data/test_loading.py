@@ -1,0 +1,133 @@
+import itertools
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+from pictures import CPU, folder_settings, make_folder, rows, same
+from torchvision.transforms import v2
+
+from hdkd_cli.data import open_data
+from hdkd_cli.data.frame import Normalise
+from hdkd_cli.data.loading import LoadedImages
+from hdkd_cli.data.stream import derived_seed
+from hdkd_cli.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    counts = {"train": {"cat": 9, "dog": 9}, "test": {"cat": 3, "dog": 3}}
+    return make_folder(tmp_path, counts, height=14, width=20)
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    """Worker processes even on a machine with a single core."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+
+
+def opened(root, **changes):
+    data = open_data(folder_settings(root, **{"augment": "resized-crop", **changes}))
+    assert isinstance(data.images, LoadedImages)
+    return data
+
+
+def take(data, count, first_step=0, seed=0):
+    stream = data.train_stream(batch_size=4, seed=seed, device=CPU)
+    batches = stream.batches(first_step)
+    taken = list(itertools.islice(batches, count))
+    batches.close()
+    return taken
+
+
+def test_resized_crop_is_torchvisions_drawn_per_image(root):
+    data = opened(root)
+    transform = v2.Compose([v2.RandomResizedCrop(8), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    normalise = Normalise(data.settings, CPU)
+    stream = data.train_stream(batch_size=4, seed=5, device=CPU)
+    requests = stream.order.requests(2)
+    for request, batch in zip(itertools.islice(requests, 4), stream.batches(2), strict=False):
+        for index, image in zip(request.indices_B.tolist(), batch.images, strict=True):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derived_seed(5, "augment", request.epoch, index))
+                expected = normalise(transform(data.images.source.image(index)))
+            assert torch.equal(image, expected)
+
+
+def test_pad_crop_cuts_from_the_framed_image(root):
+    settings = {"augment": "pad-crop", "in_memory": "never", "flip": False}
+    data = opened(root, **settings)
+    (plain,) = data.evaluation_batches("train", batch_size=14, device=CPU)
+    zero = -torch.tensor(data.settings.mean) / torch.tensor(data.settings.std)
+    padded = zero.view(1, 3, 1, 1).expand(14, 3, 12, 12).clone()
+    padded[:, :, 2:-2, 2:-2] = plain.images  # zero padding before normalisation
+    possible = set()
+    for top, left in itertools.product(range(5), repeat=2):
+        possible |= rows(padded[:, :, top : top + 8, left : left + 8])
+    seen = set().union(*(rows(batch.images) for batch in take(data, 9)))
+    assert seen <= possible
+    assert len(seen) > 18
+
+
+@pytest.mark.parametrize("augment", ["resized-crop", "pad-crop", "none"])
+def test_the_number_of_workers_changes_nothing(root, four_cores, augment):
+    changes = {"augment": augment, "in_memory": "never"}
+    alone, two = (opened(root, workers=n, **changes) for n in (0, 2))
+    for ours, theirs in zip(take(alone, 5, first_step=2), take(two, 5, first_step=2), strict=True):
+        assert same(ours, theirs)
+    for role in ("val", "test"):
+        ours, theirs = (
+            list(data.evaluation_batches(role, batch_size=4, device=CPU)) for data in (alone, two)
+        )
+        assert all(map(same, ours, theirs))
+        assert len(ours) == len(theirs)
+    assert multiprocessing.active_children() == []
+
+
+def test_any_step_can_be_replayed(root):
+    history = take(opened(root), 9)
+    torch.manual_seed(1)
+    for step in (0, 4, 8):
+        assert same(take(opened(root), 1, first_step=step)[0], history[step])
+    assert not same(take(opened(root), 1, seed=1)[0], history[0])
+
+
+def test_workers_end_with_their_iterator(root, four_cores):
+    batches = opened(root, workers=2).train_stream(batch_size=4, seed=0, device=CPU).batches()
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    batches.close()
+    assert multiprocessing.active_children() == []
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def test_an_interrupt_does_not_break_the_workers(root, four_cores):
+    expected = take(opened(root), 8)
+    batches = opened(root, workers=2).train_stream(batch_size=4, seed=0, device=CPU).batches()
+    ours = [next(batches)]
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    ours += itertools.islice(batches, 7)
+    assert all(map(same, ours, expected))
+    batches.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_one_clear_line(root, four_cores, workers):
+    path = root / "test" / "cat" / "001.png"
+    path.write_bytes(path.read_bytes()[:200])
+    batches = opened(root, workers=workers).evaluation_batches("test", batch_size=1, device=CPU)
+    next(batches)
+    with pytest.raises(DataError, match=rf"^{path}: not a readable image \([^\n]+\)$"):
+        next(batches)
+    assert multiprocessing.active_children() == []
+
+
+def test_no_more_workers_than_cores(root, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    batches = opened(root, workers=64).evaluation_batches("test", batch_size=1, device=CPU)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 1
+    batches.close()

@@ -1,0 +1,90 @@
+"""Calibration: what a policy says about itself, and what it must not be fitted on."""
+
+import pytest
+from score_tables import FINGERPRINTS, make_scores
+
+from hdkd_cli.errors import BudgetError, SettingsError
+from hdkd_cli.evaluation.calibration import calibrate_geometric
+from hdkd_cli.evaluation.combination import fixed_combination
+from hdkd_cli.evaluation.policy import read_policy, write_policy
+from hdkd_cli.evaluation.simulate import budget_record
+from hdkd_cli.evaluation.temperature import fit_temperatures
+
+
+def calibrate(scores, **changes):
+    options = {
+        "combination": "single",
+        "confidence": "max-prob",
+        "temperature": False,
+        "budgets_macs": (),
+    }
+    return calibrate_geometric(scores, **(options | changes))
+
+
+def test_without_budgets_the_published_points():
+    policy = calibrate(make_scores(samples=200))
+    assert len(policy.points) == 39
+    assert {p.target_macs for p in policy.points} == {None}
+    assert policy.points[0].val_macs < policy.points[-1].val_macs
+    assert (policy.kind, policy.confidence) == ("geometric", "max-prob")
+    assert policy.combination == fixed_combination("single", (1000, 2000, 3000))
+    assert policy.temperatures == (1.0, 1.0, 1.0)
+
+
+def test_with_budgets_one_point_each():
+    policy = calibrate(make_scores(samples=200), budgets_macs=[2200.0, 1300.0])
+    assert [p.target_macs for p in policy.points] == [2200.0, 1300.0]
+    for point in policy.points:
+        # a sample more or less at an exit moves the mean by 2000 / 200 at most
+        assert point.target_macs - 10 <= point.val_macs <= point.target_macs
+
+
+def test_what_it_was_fitted_on():
+    policy = calibrate(make_scores(samples=77))
+    assert policy.fitted_on.model_dump() == {
+        "checkpoint_sha256": FINGERPRINTS["checkpoint_sha256"],
+        "split": "val",
+        "split_sha256": FINGERPRINTS["split_sha256"],
+        "samples": 77,
+    }
+    silent = calibrate(make_scores(meta={})).fitted_on
+    assert (silent.checkpoint_sha256, silent.split, silent.split_sha256) == (None, None, None)
+
+
+def test_temperatures_are_fitted_on_request():
+    scores = make_scores(samples=200)
+    policy = calibrate(scores, temperature=True, combination="mean")
+    assert policy.temperatures == fit_temperatures(scores, policy.combination)
+    assert policy.combination.kind == "mean"
+
+
+@pytest.mark.parametrize("confidence", ["max-prob", "entropy", "margin"])
+@pytest.mark.parametrize("temperature", [False, True])
+def test_a_stored_policy_decides_as_the_fresh_one(tmp_path, confidence, temperature):
+    policy = calibrate(make_scores(samples=200), confidence=confidence, temperature=temperature)
+    write_policy(tmp_path / "p.json", policy)
+    other = make_scores(samples=100, seed=1)
+    stored = budget_record(read_policy(tmp_path / "p.json"), other, run=None)
+    assert stored == budget_record(policy, other, run=None)
+
+
+@pytest.mark.parametrize("split", ["val", "calibration", "reserve", "train"])
+def test_any_other_split_will_do(split):
+    assert calibrate(make_scores(meta=FINGERPRINTS | {"split": split})).fitted_on.split == split
+
+
+def test_the_test_split_is_refused():
+    with pytest.raises(SettingsError, match="for evaluation only"):
+        calibrate(make_scores(meta=FINGERPRINTS | {"split": "test"}))
+
+
+def test_an_impossible_budget_is_refused():
+    with pytest.raises(BudgetError, match="1,000"):
+        calibrate(make_scores(), budgets_macs=[2000.0, 999.0])
+
+
+def test_one_exit_has_nothing_to_decide():
+    scores = make_scores(exits=1)
+    policy = calibrate(scores, budgets_macs=[1000.0])
+    assert policy.points[0].thresholds == ()
+    assert budget_record(policy, scores, run=None)["points"][0]["exit_share"] == [1.0]

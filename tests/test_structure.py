@@ -1,0 +1,86 @@
+"""The house keeps its order: imports go one way, `method` knows tensors alone, nothing prints."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "hdkd_cli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A folder may import from those on its right, and from its own line; never from the left.
+LAYERS = [
+    {"app", "__main__"},
+    {"commands"},
+    {"ui"},
+    {"training", "inference"},
+    {"evaluation"},
+    {"runs"},
+    {"method", "models", "data"},
+    {"settings", "devices", "files"},
+    {"errors"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def part_of(path: Path) -> str:
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def imports(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return found
+
+
+def test_all_files_are_seen():
+    assert len(FILES) > 50
+    assert {part_of(path) for path in FILES} - {"__init__"} <= LEVEL.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    part = part_of(path)
+    if part in {"__init__", "__main__"}:
+        return  # the public API reaches everything, lazily; the other starts the app
+    inside = {name for name in imports(ast.parse(path.read_text())) if name.startswith("hdkd_cli.")}
+    targets = {name.split(".")[1] for name in inside} & LEVEL.keys()
+    against = {t for t in targets if t != part and LEVEL[t] < LEVEL[part]}
+    assert not against
+
+
+def test_the_method_could_be_lifted_out():
+    for path in FILES:
+        if part_of(path) == "method":
+            outside = {n.split(".")[0] for n in imports(ast.parse(path.read_text()))} - {"hdkd_cli"}
+            assert outside <= {
+                "__future__", "torch", "collections", "contextlib", "dataclasses", "functools",
+                "math", "random", "typing", "warnings",
+            }  # fmt: skip
+            inside = {n for n in imports(ast.parse(path.read_text())) if n.startswith("hdkd_cli")}
+            assert all(n.startswith("hdkd_cli.method") for n in inside)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_below_the_commands_prints(path):
+    calls = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    if part_of(path) not in {"commands", "app"}:
+        assert "print" not in calls
+
+
+def test_no_pickle_is_opened():
+    """torchvision's checksum-verified CIFAR files are the one exception, in data/cifar.py."""
+    for path in FILES:
+        names = imports(ast.parse(path.read_text()))
+        assert not {"pickle", "torch.load", "joblib"} & names, path
+        assert "torch.load(" not in path.read_text(), path

@@ -1,0 +1,36 @@
+"""What is said on stderr."""
+
+import pytest
+
+from hdkd_cli.ui.console import Talk
+
+
+def test_messages_are_printed_as_they_are_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    message = "[red]3[/red] :smile: " + "long " * 100 + "end"
+    Talk().error(message)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"error: {message}\n"
+
+
+def test_quiet_keeps_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = Talk()
+    talk.note("n")
+    talk.quiet = True
+    talk.note("unheard")
+    talk.warning("w")
+    talk.error("e")
+    assert capsys.readouterr().err == "note: n\nwarning: w\nerror: e\n"
+
+
+def test_colour_is_for_terminals_that_want_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    Talk().warning("w")
+    assert "\x1b[33m" in capsys.readouterr().err
+    monkeypatch.setenv("NO_COLOR", "1")
+    Talk().warning("w")
+    assert "\x1b[33m" not in capsys.readouterr().err
