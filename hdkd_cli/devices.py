@@ -36,6 +36,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def use_channels_last(setting: bool | None, device: torch.device) -> bool:
+    """Whether images and convolutions are kept in NHWC order.
+
+    ``training.channels_last`` decides; where it is absent, the device: on a CPU, BatchNorm and
+    narrow convolutions are slower in that order.
+    """
+    return device.type == "cuda" if setting is None else setting
+
+
 def describe_device(device: torch.device) -> str:
     """The device for people: ``cpu (2 threads)`` or ``cuda:0 (its name)``."""
     import torch

@@ -16,7 +16,7 @@ CombinationName = Literal["single", "mean", "cost-weighted"]
 PresetArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[PRESET]", help="Name of a preset, or a TOML file.", show_default=False
+        metavar="PRESET", help="Name of a preset, or a TOML file.", show_default=False
     ),
 ]
 ConfigOption = Annotated[

@@ -141,7 +141,9 @@ class _Decoder(Dataset[object]):
 
     def _pixels(self, index: int, wanted: _Wanted) -> Tensor:
         image = self.source.image(index)
-        if not self.augmentations or self.settings.augment != "resized-crop":
+        if not self.augmentations:
+            return to_pixels(frame(image, self.settings))
+        if self.settings.augment != "resized-crop":
             image = frame(image, self.settings)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(

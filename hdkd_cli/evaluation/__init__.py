@@ -1,8 +1,8 @@
-"""Evaluation: one pass over a split gives `Scores`, and everything else is a pure function of them.
+"""Evaluation: one pass over a split gives `Scores`; everything else is a pure function of them.
 
 `collect` network → scores · `scores` the exchange file · `of_run` a run's scores, kept and reused ·
 `combination`, `temperature`, `confidence` how an exit is read · `table` what policies work on ·
-`anytime` each exit alone · `geometric` thresholds · `calibration` scores → policy · `policy` its one
-reader and writer · `simulate` policy × scores → record · `compatibility` what belongs together ·
-`budget` reading "0.4" and "30M".
+`anytime` each exit alone · `geometric` thresholds · `calibration` scores → policy ·
+`policy` its one reader and writer · `simulate` policy × scores → record ·
+`compatibility` what belongs together · `budget` reading "0.4" and "30M".
 """

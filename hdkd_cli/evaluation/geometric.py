@@ -1,7 +1,8 @@
 """The geometric family of thresholds: budgeted batch classification.
 
 Huang et al., "Multi-Scale Dense Networks for Resource Efficient Image Classification", ICLR 2018;
-the search is that of every public implementation after it. K exits, N samples, P points of the family.
+the search is that of every public implementation after it.
+K exits, N samples, P points of the family.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from hdkd_cli.data import ImageData, Role, open_data
+from hdkd_cli.devices import use_channels_last
 from hdkd_cli.errors import DataError, ScoresError
 from hdkd_cli.evaluation.collect import collect
 from hdkd_cli.evaluation.scores import Scores, read_scores, write_scores
@@ -64,10 +65,14 @@ def scores_of_run(
     net = trained_network(run)
     costs = measure_costs(net)
     net = net.to(device)
-    if settings.training.channels_last:
+    channels_last = use_channels_last(settings.training.channels_last, device)
+    if channels_last:
         net = net.to(memory_format=torch.channels_last)
     batches = data.evaluation_batches(
-        split, batch_size=batch_size or settings.evaluation.batch_size, device=device
+        split,
+        batch_size=batch_size or settings.evaluation.batch_size,
+        device=device,
+        channels_last=channels_last,
     )
     scores = collect(net, batches, costs, meta)
     try:

@@ -145,6 +145,6 @@ def _count_parameters(groups: Sequence[set[nn.Module]]) -> tuple[int, ...]:
     seen: set[nn.Parameter] = set()
     counts_K = []
     for group in groups:
-        seen.update(p for module in group for p in module.parameters(recurse=False))
+        seen.update(p for module in group for p in module.parameters())
         counts_K.append(sum(p.numel() for p in seen))
     return tuple(counts_K)

@@ -263,8 +263,8 @@ class TrainingSettings(Section):
     """Arithmetic of convolutions and matrix products; ``fp16`` needs CUDA."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N, or mps (experimental). (``--device``)"""
-    channels_last: bool = True
-    """Keep images in NHWC memory order."""
+    channels_last: bool | None = None
+    """Keep images in NHWC memory order; absent: on CUDA only, where it is the faster one."""
     log_every: PositiveInt = 20
     """Steps between two records of losses."""
     evaluate_every: PositiveInt = 1

@@ -38,7 +38,10 @@ def train(
     """
     s = state.settings.training
     stream = data.train_stream(
-        batch_size=s.batch_size, seed=s.seed, device=state.device, channels_last=s.channels_last
+        batch_size=s.batch_size,
+        seed=s.seed,
+        device=state.device,
+        channels_last=state.channels_last,
     )
     per_epoch = stream.steps_per_epoch
     schedule_steps = s.epochs * per_epoch
@@ -130,7 +133,7 @@ def _validation_batches(state: TrainState, data: ImageData) -> Iterator[Batch]:
         batch_size=s.weights.val_batch_size or s.training.batch_size,
         seed=s.training.seed,
         device=state.device,
-        channels_last=s.training.channels_last,
+        channels_last=state.channels_last,
     )
     return stream.batches(state.step // s.weights.interval)
 
@@ -153,7 +156,10 @@ def _step_logged(state: TrainState, totals: Totals, per_epoch: int, seconds: flo
 def _evaluated(state: TrainState, data: ImageData, epoch: int) -> Evaluated:
     began = time.perf_counter()
     batches = data.evaluation_batches(
-        "val", batch_size=state.settings.evaluation.batch_size, device=state.device
+        "val",
+        batch_size=state.settings.evaluation.batch_size,
+        device=state.device,
+        channels_last=state.channels_last,
     )
     top1_pct_K, nll_K = accuracy_and_nll(state.net, batches)
     seconds = time.perf_counter() - began

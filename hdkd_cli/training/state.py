@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.data import ImageData
-from hdkd_cli.errors import CheckpointError
+from hdkd_cli.devices import use_channels_last
+from hdkd_cli.errors import CheckpointError, SettingsError
 from hdkd_cli.method.harmonizer import Harmonizer
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.method.validation import BalancedValidation
@@ -36,6 +37,7 @@ class TrainState:
         optimizer: Fused SGD; its momentum buffers exist from the start.
         loss_scale: fp16's loss scale (1 otherwise).
         autocast_dtype: dtype of forward passes; None for float32.
+        channels_last: Whether images are kept in NHWC order.
         step: Optimiser steps done.
         first_bad_step: Scalar on the device: the first step that was not finite, or -1.
     """
@@ -49,6 +51,7 @@ class TrainState:
     optimizer: torch.optim.SGD
     loss_scale: LossScale
     autocast_dtype: torch.dtype | None
+    channels_last: bool
     step: int
     first_bad_step: Tensor
 
@@ -57,24 +60,29 @@ class TrainState:
         """A fresh state; initial parameters depend on ``training.seed`` alone.
 
         Raises:
-            SettingsError: the network cannot be built, or the device lacks the precision.
+            SettingsError: the network or the weights cannot be built, or the device lacks the
+                precision.
         """
         s = settings
         dtype = autocast_dtype(s.training.precision, device)
         net = initial_network(s, num_classes=len(data.classes)).to(device)
-        if s.training.channels_last:
+        channels_last = use_channels_last(s.training.channels_last, device)
+        if channels_last:
             net = net.to(memory_format=torch.channels_last)
         net.train()
         terms = Terms(net.num_exits, s.objective.teachers, s.objective.temperature)
-        weights = HarmonizedWeights(
-            terms,
-            init=s.weights.init,
-            parametrisation=s.weights.parametrisation,
-            distillation_sum=s.weights.distillation_sum,
-            dbt_share=s.weights.dbt_share,
-            learned=s.weights.learned,
-            seed=s.training.seed,
-        ).to(device)
+        try:
+            weights = HarmonizedWeights(
+                terms,
+                init=s.weights.init,
+                parametrisation=s.weights.parametrisation,
+                distillation_sum=s.weights.distillation_sum,
+                dbt_share=s.weights.dbt_share,
+                learned=s.weights.learned,
+                seed=s.training.seed,
+            ).to(device)
+        except ValueError as problem:
+            raise SettingsError(f"weights: {problem}") from None
         optimizer = torch.optim.SGD(
             net.parameters(),
             lr=s.optimizer.lr,
@@ -112,6 +120,7 @@ class TrainState:
             optimizer=optimizer,
             loss_scale=LossScale(s.training, device),
             autocast_dtype=dtype,
+            channels_last=channels_last,
             step=0,
             first_bad_step=torch.full((), -1, dtype=torch.int64, device=device),
         )

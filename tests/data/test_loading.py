@@ -24,7 +24,7 @@ def root(tmp_path):
 @pytest.fixture
 def four_cores(monkeypatch):
     """Worker processes even on a machine with a single core."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
 
 
 def opened(root, **changes):
@@ -126,7 +126,7 @@ def test_an_unreadable_image_is_one_clear_line(root, four_cores, workers):
 
 
 def test_no_more_workers_than_cores(root, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     batches = opened(root, workers=64).evaluation_batches("test", batch_size=1, device=CPU)
     next(batches)
     assert len(multiprocessing.active_children()) == 1

@@ -63,6 +63,12 @@ def change_time(file):
     os.utime(file, ns=(0, 0))
 
 
+def change_size_alone(file):
+    before = file.stat()
+    noise(999, 13, 13).save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def rename(file):
     file.rename(file.with_name("zzz.png"))
 
@@ -71,7 +77,7 @@ def remove(file):
     file.unlink()
 
 
-@pytest.mark.parametrize("change", [change_content, change_time, rename, remove])
+@pytest.mark.parametrize("change", [change_content, change_time, change_size_alone, rename, remove])
 def test_changed_files_are_decoded_again(root, decodings, change):
     load(root)
     change(root / "train" / "cat" / "003.png")
@@ -154,7 +160,7 @@ def test_an_image_that_went_away_is_named(root):
 
 
 def test_worker_processes_decode_the_same(root, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr(pool, "IMAGES_A_WORKER", 10)
     monkeypatch.setattr(pool, "IMAGES_A_REQUEST", 3)
     source = open_folder(root)

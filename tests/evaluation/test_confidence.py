@@ -50,6 +50,11 @@ def test_in_range_whatever_the_logits(kind):
     assert ((found >= 0) & (found <= 1)).all()
 
 
+def test_rounding_never_makes_an_entropy_negative():
+    for classes in range(2, 300):
+        assert confidence(torch.zeros(1, classes), "entropy") >= 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_logits_are_widened_first(kind):
     logits = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).half()

@@ -139,6 +139,18 @@ def test_a_budget_is_spent(table, position):
     assert found >= cost_P[cost_P <= budget].max() - (last - first) / table.num_samples - 1e-9
 
 
+@given(exit_tables(), st.floats(0, 1))
+@settings(deadline=None, max_examples=300)
+def test_the_best_member_seen_is_taken(table, position):
+    """Where ties make the cost fall as ρ grows, the last crossing of the budget is not the best."""
+    budget = table.macs_K[0] + position * (table.macs_K[-1] - table.macs_K[0])
+    bound = math.log(2 * table.num_samples)
+    rhos = [Fraction(math.exp(x)) for x in np.linspace(-bound, bound, 17)]
+    cost_P = mean_cost(simulate(table, family(table, rhos)).count_PK, table.macs_K)
+    found = cost_of(table, within_budget(table, budget))
+    assert all(found >= cost for cost in cost_P if cost <= budget)
+
+
 def test_the_largest_cost_of_two_exits():
     """With two exits the cost falls by one step a released sample: the answer is known."""
     table = distinct_table(0, 2, 20)

@@ -17,7 +17,7 @@ import hdkd_cli.models.contract as contract
 from hdkd_cli.models import MultiExitNet, equilibrium_off, scale_gradient
 
 # torch itself says so when it loads its forward-mode formulas
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 
 MODES = ("off", "state", "head")
 factors = st.floats(0.0, 8.0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_settings
+from small_runs import small_settings
 
 from hdkd_cli.data import open_data
 from hdkd_cli.errors import CheckpointError, DivergedError, InterruptedRun

@@ -1,0 +1,24 @@
+"""Runs small enough for tests: 3 exits on a few digits, a dozen quick steps."""
+
+from hdkd_cli.settings.schema import MSDNetSettings, Settings, TrainingSettings, WeightSettings
+
+# The same as arguments of ``hdkd train``, for three steps.
+SMALL = [
+    "digits",
+    *("--set", "model.exits=3", "--set", "model.channels=8", "--set", "model.growth=4"),
+    *("--set", "data.train_per_class=10", "--set", "data.val_per_class=5"),
+    *("--set", "training.batch_size=16", "--set", "training.max_steps=3"),
+    *("--set", "weights.interval=2", "--device", "cpu"),
+]
+
+
+def small_settings(**sections: object) -> Settings:
+    """A 3-exit network on digits that trains for a dozen quick steps."""
+    sections = {
+        "model": MSDNetSettings(exits=3, channels=8, growth=4),
+        "training": TrainingSettings(epochs=2, batch_size=16, log_every=3),
+        "weights": WeightSettings(interval=2, val_batch_size=16),
+        **sections,
+    }
+    data = {"train_per_class": 10, "val_per_class": 5}
+    return Settings.model_validate({"data": data} | sections)
