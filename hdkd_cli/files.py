@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -88,12 +89,19 @@ def write_tensors(
         path: Where to write.
         tensors: Name → tensor, any device; they are copied to the CPU and made contiguous.
         metadata: Text to keep in the file's header.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(whole, temporary, dict(metadata or {}))
+        try:
+            save_file(whole, temporary, dict(metadata or {}))
+        except SafetensorError as problem:  # how the library reports a full disk
+            raise OSError(errno.EIO, f"could not be written ({problem})", str(path)) from None
 
 
 def read_tensors(

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("hdkd", deadline=None)  # no timing is asserted in tests
+settings.load_profile("hdkd")
 
 
 @pytest.fixture(autouse=True)

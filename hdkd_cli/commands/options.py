@@ -15,9 +15,7 @@ CombinationName = Literal["single", "mean", "cost-weighted"]
 # What to run
 PresetArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="PRESET", help="Name of a preset, or a TOML file.", show_default=False
-    ),
+    typer.Argument(metavar="PRESET", help="Name of a preset, or a TOML file.", show_default=False),
 ]
 ConfigOption = Annotated[
     Path | None,

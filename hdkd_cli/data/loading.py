@@ -10,6 +10,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -81,11 +82,10 @@ def decode(
         batch_size=None,  # an item of the data set is a whole batch
         sampler=_Listed(requests),
         num_workers=min(workers, cpu_count()),
-        worker_init_fn=_leave_interrupts_to_the_parent,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else an iterator moves the global random state
     )
-    with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
+    with _interrupts_held(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         iterator = iter(loader)
     try:
@@ -168,5 +168,12 @@ def _augmentations(settings: DataSettings) -> list[Callable[[Image.Image], Image
     return steps
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:  # noqa: ARG001
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, which is their parent's business; one that comes
+    meanwhile reaches the parent afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

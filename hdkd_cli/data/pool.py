@@ -51,7 +51,8 @@ def decoded_pool(source: Source, settings: DataSettings) -> Tensor:
     pool_N3SS = _decode(source, settings)
     metadata = {"format": FORMAT, "stamp": stamp, "pixels_sha256": _checksum(pool_N3SS)}
     for place in places:
-        with contextlib.suppress(OSError):  # read-only or full: the cache only saves time
+        # read-only or full: the cache only saves time
+        with contextlib.suppress(OSError):
             write_tensors(place, {"images": pool_N3SS}, metadata)
             break
     return pool_N3SS
@@ -86,7 +87,7 @@ def _stamp(source: FolderSource, settings: DataSettings) -> str:
 def _cache_files(root: Path, settings: DataSettings) -> Iterator[Path]:
     name = f"pool-{settings.resize or settings.image_size}-{settings.image_size}.safetensors"
     yield root / ".hdkd-cache" / name
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     yield Path(home) / "hdkd" / sha256_bytes(os.fsencode(root.resolve()))[:16] / name
 
 

@@ -25,8 +25,8 @@ from typing import Any
 from hdkd_cli.errors import CheckpointError, RunError, UsageError
 from hdkd_cli.files import point_link, write_json, write_text
 from hdkd_cli.runs.checkpoints import Checkpoint, complete_checkpoints
-from hdkd_cli.settings.toml import from_toml, to_toml
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.toml import from_toml, to_toml
 
 SCHEMA = "hdkd/run/1"
 

@@ -55,9 +55,9 @@ class DataSettings(Section):
     """Pixels of zero padding for ``pad-crop``."""
     flip: bool = False
     """Training only: mirror half of the images left to right."""
-    mean: Triple = (0.3053, 0.3053, 0.3053)
+    mean: Triple = (0.3055, 0.3055, 0.3055)
     """Per-channel mean that is subtracted, on a 0..1 scale."""
-    std: Triple = (0.3333, 0.3333, 0.3333)
+    std: Triple = (0.3234, 0.3234, 0.3234)
     """Per-channel standard deviation that is divided by."""
     train_per_class: PositiveInt | None = None
     """Training images a class; absent: all that are left. The rest is the ``reserve`` split."""

@@ -145,6 +145,14 @@ def test_without_any_place_nothing_is_kept(root, user_cache, decodings):
     assert len(decodings) == 2
 
 
+def test_a_full_disk_ends_nothing(root, monkeypatch):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pool, "write_tensors", full)
+    assert len(load(root)) == 28
+
+
 def test_unreadable_images_are_named_and_leave_no_cache(root):
     (root / "test" / "dog" / "001.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"test/dog/001\.png: not a readable image"):
