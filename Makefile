@@ -21,7 +21,8 @@ $(READY): pyproject.toml
 demo: $(READY)
 	@run=$$($(BIN)/hdkd train digits) && \
 	$(BIN)/hdkd eval-anytime "$$run" --format table && \
-	$(BIN)/hdkd calibrate-thresholds "$$run" >/dev/null && \
+	$(BIN)/hdkd calibrate-thresholds "$$run" --budget 0.3 --budget 0.4 --budget 0.5 --budget 0.6 \
+		--budget 0.8 --budget 1 >/dev/null && \
 	$(BIN)/hdkd eval-budget "$$run" --format table && \
 	echo "the run is in $$run"
 

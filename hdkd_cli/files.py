@@ -124,9 +124,9 @@ def read_tensors(
             return tensors, dict(file.metadata() or {})
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise error(f"{path}: is a folder, a safetensors file is needed") from None
     except (SafetensorError, OSError, ValueError) as problem:
+        if path.is_dir():
+            raise error(f"{path}: is a folder, a safetensors file is needed") from None
         if looks_like_pickle(path):
             raise error(
                 f"{path}: is a Python pickle (torch.save), which is never opened here; "

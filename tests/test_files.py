@@ -14,9 +14,14 @@ from hdkd_cli.files import atomic_path, point_link, read_tensors, write_tensors,
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "f.txt"
     write_text(path, "old")
-    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
-        temporary.write_text("ne")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with atomic_path(path) as temporary:
+            temporary.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ANYTIME_COLUMNS = ("exit", "macs", "ops", "params", "top1_pct", "top5_pct", "nll", "ece_pct")
 POLICY_COLUMNS = ("target_macs", "val_macs", "val_top1_pct", "thresholds")
-BUDGET_COLUMNS = ("target_macs", "macs", "top1_pct", "exit_share")
+BUDGET_COLUMNS = ("target_macs", "macs", "ops", "top1_pct", "exit_share")
 
 OutputOption = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")

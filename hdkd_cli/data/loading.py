@@ -32,6 +32,9 @@ class LoadedImages:
         self.source = source
         self.settings = settings
 
+    def make_ready(self, device: torch.device) -> None:
+        """Nothing can be done beforehand: every image is read when it is needed."""
+
     def batches(
         self,
         requests: Iterable[Request],

@@ -27,6 +27,14 @@ class MemoryImages:
         self.settings = settings
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
+    def make_ready(self, device: torch.device) -> None:
+        """Decode the images (or read them from the cache) and move them to ``device``.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        self._held(device)
+
     def _held(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """pool_N3SS and labels_N on ``device``, moved there once."""
         if device not in self._on_device:

@@ -40,6 +40,9 @@ class Request(NamedTuple):
 class Images(Protocol):
     """One way of turning requests into batches (memory.py, loading.py)."""
 
+    def make_ready(self, device: torch.device) -> None:
+        """Do now what the first batch would otherwise wait for."""
+
     def batches(
         self,
         requests: Iterable[Request],

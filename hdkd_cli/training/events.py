@@ -92,7 +92,7 @@ class Evaluated(Event):
 
     Attributes:
         step: Optimiser steps done.
-        epoch: Passes completed.
+        epoch: Passes begun, from 1.
         split: Always "val"; the test split is never seen in training.
         top1_pct_K: Accuracy of each exit.
         nll_K: Mean negative log-likelihood of each exit, nats.

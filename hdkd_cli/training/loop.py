@@ -78,20 +78,21 @@ def train(
         state.step += 1
 
         ended = state.step == total_steps
-        epoch, within = divmod(state.step, per_epoch)
-        if state.step % s.log_every == 0 or ended:
+        epoch = -(-state.step // per_epoch)  # the pass this step belongs to, from 1
+        epoch_ended = state.step % per_epoch == 0
+        if state.step % s.log_every == 0 or epoch_ended or ended:
             refuse_divergence(run, state)
-            emit(_step_logged(state, totals, per_epoch, time.perf_counter() - clock))
+            emit(_step_logged(state, totals, epoch, time.perf_counter() - clock))
             totals, clock = new_totals(state), time.perf_counter()
 
         # evaluate
         paused = time.perf_counter()
-        if ended or (within == 0 and epoch % s.evaluate_every == 0):
+        if ended or (epoch_ended and epoch % s.evaluate_every == 0):
             refuse_divergence(run, state)
             emit(_evaluated(state, data, epoch))
 
         # save
-        if stop or ended or (within == 0 and epoch % s.checkpoint_every == 0):
+        if stop or ended or (epoch_ended and epoch % s.checkpoint_every == 0):
             refuse_divergence(run, state)
             saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
             emit(CheckpointSaved(state.step, str(saved.path)))
@@ -138,11 +139,11 @@ def _validation_batches(state: TrainState, data: ImageData) -> Iterator[Batch]:
     return stream.batches(state.step // s.weights.interval)
 
 
-def _step_logged(state: TrainState, totals: Totals, per_epoch: int, seconds: float) -> StepLogged:
+def _step_logged(state: TrainState, totals: Totals, epoch: int, seconds: float) -> StepLogged:
     steps = totals.steps
     return StepLogged(
         step=state.step,
-        epoch=(state.step - 1) // per_epoch + 1,
+        epoch=epoch,
         lr=state.optimizer.param_groups[0]["lr"],
         loss=float(totals.loss) / steps,
         terms_T=tuple((totals.terms_T / steps).tolist()),

@@ -10,7 +10,13 @@ import torch
 
 from hdkd_cli.data import ImageData
 from hdkd_cli.devices import describe_device
-from hdkd_cli.errors import CheckpointError, HdkdError, InterruptedRun
+from hdkd_cli.errors import (
+    ArtifactError,
+    CheckpointError,
+    DivergedError,
+    HdkdError,
+    InterruptedRun,
+)
 from hdkd_cli.evaluation.of_run import refuse_other_images
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
@@ -62,9 +68,14 @@ def run_training(
         except KeyboardInterrupt:
             status, exit_code = "interrupted", 130
             raise
+        except DivergedError as problem:
+            status, exit_code = "diverged", problem.exit_code
+            raise
         except HdkdError as problem:
             exit_code = problem.exit_code
-            status = "diverged" if exit_code == 4 else "failed"
+            raise
+        except OSError:  # a full disk, a folder that became read-only
+            exit_code = ArtifactError.exit_code
             raise
         finally:
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -77,6 +88,7 @@ def check(settings: Settings, data: ImageData, device: torch.device) -> None:
     Raises:
         SettingsError: the network cannot be built, the device lacks the precision, or a split is
             smaller than a batch.
+        DataError: images that are held in memory cannot be read.
         RunError, CheckpointError: ``training.init_from`` is no usable run.
     """
     state = TrainState.build(settings, data, device)
@@ -85,6 +97,7 @@ def check(settings: Settings, data: ImageData, device: torch.device) -> None:
     data.train_stream(
         batch_size=settings.training.batch_size, seed=settings.training.seed, device=device
     )
+    data.images.make_ready(device)
 
 
 def _train_locked(
@@ -95,6 +108,7 @@ def _train_locked(
     sinks: Sequence[Sink],
     resume: bool,
 ) -> None:
+    data.images.make_ready(device)  # may take a minute, in which Ctrl-C shall end it at once
     state = TrainState.build(settings, data, device)
     if resume:
         refuse_other_images(run, data)

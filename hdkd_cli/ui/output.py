@@ -125,6 +125,8 @@ def _write_table(
 
     records = list(records)
     names = list(columns) or list(dict.fromkeys(chain.from_iterable(records)))
+    if columns and records:  # what is unknown everywhere needs no room
+        names = [n for n in names if any(record.get(n) is not None for record in records)]
     table = Table(box=box.SIMPLE_HEAD, show_header=any(name.strip() for name in names))
     for name in names:
         numbers = [r[name] for r in records if r.get(name) is not None]
@@ -150,6 +152,10 @@ def cell(value: Any, name: str = "") -> str:
             return "–"
         case bool():
             return "yes" if value else "no"
+        case int() | float() if name.endswith(("macs", "ops")):
+            return f"{value / 1e6:,.2f} M"
+        case float() if name.endswith("_share"):
+            return f"{100 * value:.1f}"
         case int():
             return f"{value:,}" if abs(value) >= 10_000 else str(value)
         case float():

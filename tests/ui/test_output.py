@@ -75,8 +75,8 @@ def test_table_shows_the_rows_under_what_they_share(capsys: pytest.CaptureFixtur
     assert "shares" not in text
     lines = [line.split() for line in text.splitlines()]
     assert ["exit", "macs", "top1_pct"] in lines
-    assert ["1", "1,234,567", "51.24"] in lines
-    assert ["2", "2,345,678", "nan"] in lines
+    assert ["1", "1.23", "M", "51.24"] in lines
+    assert ["2", "2.35", "M", "nan"] in lines
 
 
 def test_table_of_one_record_is_a_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def test_default_format_follows_stdout(
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     emit(RECORD, rows="exits")
-    assert "1,234,567" in terminal.getvalue()
+    assert "1.23 M" in terminal.getvalue()
 
 
 def test_no_colour_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +131,9 @@ def test_flatten_names() -> None:
         (0.123456, "", "0.1235"),
         (75.845, "top1_pct", "75.84"),
         (100.0, "top1_pct", "100.00"),
+        (5_905_664, "macs", "5.91 M"),
+        (1.2e9, "target_macs", "1,200.00 M"),
+        ([0.25, 0.75], "exit_share", "25.0 75.0"),
         ([1, None, 0.5], "", "1 – 0.5"),
         ({"batch": 1, "top1_pct": 2.0}, "", "batch 1, top1_pct 2.00"),
         ("word", "", "word"),
