@@ -1,0 +1,81 @@
+"""How long the published 39 operating points take on ImageNet-sized scores.
+
+    python benchmarks/thresholds.py [--samples 50000 --exits 11 --classes 1000]
+
+Writes benchmarks/results/thresholds.json. One core; confidences and fitting are timed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from hdkd_cli.evaluation.combination import fixed_combination
+from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
+from hdkd_cli.evaluation.scores import Scores
+from hdkd_cli.evaluation.simulate import simulate
+from hdkd_cli.evaluation.table import ExitTable, tabulate
+from hdkd_cli.files import write_json
+
+RESULT = Path(__file__).parent / "results" / "thresholds.json"
+
+
+def synthetic(exits: int, samples: int, classes: int) -> Scores:
+    """Scores whose exits get better: the true class stands out more and more."""
+    torch.manual_seed(0)
+    logits_KNC = torch.randn(exits, samples, classes)
+    labels_N = torch.randint(classes, (samples,))
+    for k in range(exits):
+        logits_KNC[k, torch.arange(samples), labels_N] += 3 + 3 * k / exits
+    return Scores(logits_KNC, labels_N, tuple(range(1_000_000, 1_000_000 * (exits + 1), 1_000_000)))
+
+
+def fit(table: ExitTable) -> None:
+    """All 39 points, thresholds and what they do, from a table nobody has sorted yet."""
+    fresh = ExitTable(table.confidence_KN, table.prediction_KN, table.labels_N, table.macs_K)
+    simulate(fresh, family(fresh, PUBLISHED_RHOS))
+
+
+def main() -> None:
+    """Time it and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=50_000)
+    parser.add_argument("--exits", type=int, default=11)
+    parser.add_argument("--classes", type=int, default=1_000)
+    parser.add_argument("--trials", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    scores = synthetic(arguments.exits, arguments.samples, arguments.classes)
+    combination = fixed_combination("single", scores.macs_K)
+    began = time.perf_counter()
+    table = tabulate(scores, combination, (1.0,) * scores.num_exits, "max-prob")
+    confidence_seconds = time.perf_counter() - began
+    trials = []
+    for _ in range(arguments.trials):
+        began = time.perf_counter()
+        fit(table)
+        trials.append(time.perf_counter() - began)
+    record = {
+        "schema": "hdkd/benchmark/1",
+        "what": "39 geometric operating points: fit and simulate, one core",
+        "scores": [arguments.exits, arguments.samples, arguments.classes],
+        "confidence_seconds": confidence_seconds,
+        "fit_seconds": {
+            "median": statistics.median(trials), "min": min(trials), "max": max(trials),
+            "trials": len(trials),
+        },
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }  # fmt: skip
+    write_json(RESULT, record)
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()
