@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from hdkd_cli.commands import doctor, evaluate, presets, settings, train
-from hdkd_cli.errors import ArtifactError, HdkdError
+from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed
 from hdkd_cli.ui.console import talk
 
 PIPE_CLOSED = 141  # what a shell reports for SIGPIPE
@@ -41,7 +41,8 @@ class Verbs(TyperGroup):
             if ctx.params["debug"]:
                 traceback.print_exc()
             if isinstance(problem, HdkdError):
-                talk.error(str(problem))
+                if not isinstance(problem, OtherRankFailed):
+                    talk.error(str(problem))
                 raise typer.Exit(problem.exit_code) from None
             where = f"{problem.filename}: " if problem.filename is not None else ""
             talk.error(f"{where}{problem.strerror or problem}")

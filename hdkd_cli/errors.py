@@ -13,6 +13,7 @@
     │   └── PolicyError                a policy file
     ├── DivergedError              4   a loss or gradient was not finite
     ├── GateError                  5   an accuracy fell short of --fail-under
+    ├── OtherRankFailed      as there   another process of this run failed, and says why
     └── InterruptedRun        130/143   SIGINT or SIGTERM; the run was saved first
 
 Every message says what is wrong, where, and what to do about it, in one line where one is enough.
@@ -84,6 +85,18 @@ class GateError(HdkdError):
     """An accuracy fell short of what was demanded."""
 
     exit_code = 5
+
+
+class OtherRankFailed(HdkdError):
+    """Another process of a data-parallel run failed; it reports why, and this one is silent.
+
+    Args:
+        exit_code: That of the other process.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another rank failed")
+        self.exit_code = exit_code
 
 
 class InterruptedRun(HdkdError):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from hdkd_cli.data import ImageData
     from hdkd_cli.runs.folder import RunFolder
+    from hdkd_cli.settings.layers import Resolved
     from hdkd_cli.settings.schema import Settings
+    from hdkd_cli.training.distributed import Launch, Ranks
     from hdkd_cli.training.events import Sink
 
 # What a resumed run may change: where it ends and what it runs on, not what it is.
@@ -59,10 +61,11 @@ def train(
 ) -> None:
     """Train a network; print its run folder.
 
-    Without PRESET: digits, real images that come with hdkd.
+    Without PRESET: digits, real images that come with hdkd. Under torchrun, the processes train one
+    network together, and the batch is shared out among them.
     """
     from hdkd_cli.settings import presets
-    from hdkd_cli.settings.layers import resolve
+    from hdkd_cli.training.distributed import joined
 
     flags = {
         "--seed": seed,
@@ -71,87 +74,162 @@ def train(
         "--download": download,
         "--init-from": init_from and init_from.absolute(),
     }
-    if resume is not None:
-        if preset or config or name or dry_run:
-            raise UsageError("--resume RUN takes its settings from the run: no preset, no --config,"
-                             " --name or --dry-run with it")  # fmt: skip
-        _resume(resume, assignments or (), flags, tensorboard)
-        return
+    with joined() as ranks:
+        if not ranks.first:
+            talk.quiet = True
+        if resume is not None:
+            others = bool(preset or config or name or dry_run)
+            job = ranks.in_turn(lambda: _resumed(resume, others, assignments or (), flags, ranks))
+            _run(job, ranks, tensorboard)
+            return
 
-    resolved = resolve(
-        preset or presets.DEFAULT, config=config, assignments=assignments or (), flags=flags
-    )
+        chosen = preset or presets.DEFAULT
+        resolved, data, where = ranks.in_turn(
+            lambda: _checked(chosen, config, assignments or (), flags, ranks)
+        )
+        if dry_run:
+            from hdkd_cli.settings.toml import to_toml
+
+            talk.note("everything is in order; nothing was trained")
+            if ranks.first:
+                sys.stdout.write(to_toml(resolved.settings, resolved.origin))
+            return
+        run, again = _folder(runs_dir, Path(chosen).stem, resolved.settings, name, ranks)
+        _run(_Job(run, resolved.settings, data, where, again), ranks, tensorboard)
+
+
+class _Job(NamedTuple):
+    """What is left to do once everything has been found in order."""
+
+    run: RunFolder
+    settings: Settings
+    data: ImageData
+    device: torch.device
+    resume: bool
+
+
+def _checked(
+    preset: str,
+    config: Path | None,
+    assignments: Sequence[str],
+    flags: Mapping[str, object],
+    ranks: Ranks,
+) -> tuple[Resolved, ImageData, torch.device]:
+    """Settings, images and device of a new run that could begin."""
+    from hdkd_cli.settings.layers import resolve
+
+    resolved = resolve(preset, config=config, assignments=assignments, flags=flags)
     for note in resolved.notes:
         talk.note(note)
     settings = resolved.settings
 
     from hdkd_cli.data import open_data
     from hdkd_cli.devices import resolve_device
-    from hdkd_cli.runs.folder import RunFolder
     from hdkd_cli.training.session import check
 
-    where = resolve_device(settings.training.device)
+    where = ranks.own_device(resolve_device(settings.training.device))
     data = open_data(settings.data)
-    check(settings, data, where)
-    if dry_run:
-        from hdkd_cli.settings.toml import to_toml
-
-        talk.note("everything is in order; nothing was trained")
-        sys.stdout.write(to_toml(settings, resolved.origin))
-        return
-    label = Path(preset).stem if preset else presets.DEFAULT
-    run = RunFolder.create(runs_dir, label, settings, name=name)
-    _run(run, settings, data, where, tensorboard=tensorboard, resume=False)
+    check(settings, data, where, ranks)
+    return resolved, data, where
 
 
-def _resume(
-    path: Path, assignments: Sequence[str], flags: Mapping[str, object], tensorboard: bool
-) -> None:
+def _folder(
+    runs_dir: Path, label: str, settings: Settings, name: str | None, ranks: Ranks
+) -> tuple[RunFolder, bool]:
+    """The run's folder, named by the first rank, and whether this job has been in it before."""
+    from hdkd_cli.runs.folder import RunFolder
+    from hdkd_cli.training.distributed import Launch
+
+    launch = Launch.of_environment()
+
+    def named() -> tuple[RunFolder, bool]:
+        if not ranks.first:
+            return RunFolder(runs_dir), False
+        earlier = RunFolder.of_launch(runs_dir, launch.id) if launch else None
+        if launch and earlier and _goes_on(launch, earlier, settings):
+            return earlier, True
+        job = launch.id if launch else None
+        return RunFolder.create(runs_dir, label, settings, name=name, launch=job), False
+
+    run, again = ranks.together(named)
+    return RunFolder(Path(ranks.text(str(run.path)))), again
+
+
+def _goes_on(launch: Launch, earlier: RunFolder, settings: Settings) -> bool:
+    """Whether this start of a job continues what an earlier one began."""
+    if _unlike(earlier.settings(), settings):
+        return False
+    unfinished = earlier.info()["status"] != "finished"
+    return launch.restarts > 0 or (launch.lasting and unfinished)
+
+
+def _unlike(before: Settings, after: Settings) -> list[str]:
+    """The settings that would make it another run."""
+    from hdkd_cli.settings.keys import leaves
+
+    old, new = leaves(before), leaves(after)
+    return sorted(k for k in old.keys() | new if old.get(k) != new.get(k) and k not in RESUMABLE)
+
+
+def _resumed(
+    path: Path,
+    others: bool,
+    assignments: Sequence[str],
+    flags: Mapping[str, object],
+    ranks: Ranks,
+) -> _Job:
     from hdkd_cli.data import open_data
     from hdkd_cli.devices import resolve_device
     from hdkd_cli.runs.folder import RunFolder
-    from hdkd_cli.settings.keys import leaves
     from hdkd_cli.settings.layers import resolve_over
 
+    if others:
+        raise UsageError("--resume RUN takes its settings from the run: no preset, no --config,"
+                         " --name or --dry-run with it")  # fmt: skip
     run = RunFolder.open(path)
     before = run.settings()
     resolved = resolve_over(before, assignments=assignments, flags=flags)
-    old, new = leaves(before), leaves(resolved.settings)
-    changed = sorted(k for k in old.keys() | new if old.get(k) != new.get(k) and k not in RESUMABLE)
+    changed = _unlike(before, resolved.settings)
     if changed:
         raise SettingsError(
             f"--resume cannot change {', '.join(changed)}: that would be another run; "
             f"it may change {', '.join(sorted(RESUMABLE))}"
         )
     settings = resolved.settings
-    where = resolve_device(settings.training.device)
-    data = open_data(settings.data)
-    _run(run, settings, data, where, tensorboard=tensorboard, resume=True)
+    where = ranks.own_device(resolve_device(settings.training.device))
+    return _Job(run, settings, open_data(settings.data), where, True)
 
 
-def _run(
-    run: RunFolder,
-    settings: Settings,
-    data: ImageData,
-    device: torch.device,
-    *,
-    tensorboard: bool,
-    resume: bool,
-) -> None:
+def _run(job: _Job, ranks: Ranks, tensorboard: bool) -> None:
     from hdkd_cli.training.session import run_training
-    from hdkd_cli.ui.progress import LiveProgress, PlainProgress
 
     with ExitStack() as stack:
-        log = stack.enter_context((run.path / "train.log").open("a", encoding="utf-8"))
-        sinks: list[Sink] = [PlainProgress(lambda line: print(line, file=log, flush=True))]
-        console = talk.console()
-        if not talk.quiet and console.is_terminal:
-            sinks.append(stack.enter_context(LiveProgress(console)))
-        elif not talk.quiet:
-            sinks.append(PlainProgress(lambda line: console.print(line, highlight=False)))
-        if tensorboard:
-            from hdkd_cli.ui.tensorboard import TensorBoardSink
+        run_training(
+            job.run,
+            job.settings,
+            job.data,
+            job.device,
+            sinks=_sinks(job.run, stack, tensorboard) if ranks.first else (),
+            resume=job.resume,
+            ranks=ranks,
+        )
+    if ranks.first:
+        sys.stdout.write(f"{job.run.path}\n")
 
-            sinks.append(stack.enter_context(TensorBoardSink(run.path / "tensorboard")))
-        run_training(run, settings, data, device, sinks=sinks, resume=resume)
-    sys.stdout.write(f"{run.path}\n")
+
+def _sinks(run: RunFolder, stack: ExitStack, tensorboard: bool) -> list[Sink]:
+    """What follows the run; ``stack`` ends it."""
+    from hdkd_cli.ui.progress import LiveProgress, PlainProgress
+
+    log = stack.enter_context((run.path / "train.log").open("a", encoding="utf-8"))
+    sinks: list[Sink] = [PlainProgress(lambda line: print(line, file=log, flush=True))]
+    console = talk.console()
+    if not talk.quiet and console.is_terminal:
+        sinks.append(stack.enter_context(LiveProgress(console)))
+    elif not talk.quiet:
+        sinks.append(PlainProgress(lambda line: console.print(line, highlight=False)))
+    if tensorboard:
+        from hdkd_cli.ui.tensorboard import TensorBoardSink
+
+        sinks.append(stack.enter_context(TensorBoardSink(run.path / "tensorboard")))
+    return sinks

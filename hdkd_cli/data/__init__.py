@@ -13,13 +13,14 @@ from hdkd_cli.data.dataset import ImageData, open_data
 from hdkd_cli.data.frame import read_image
 from hdkd_cli.data.source import IMAGE_SUFFIXES
 from hdkd_cli.data.splits import Role, Split
-from hdkd_cli.data.stream import Batch, Stream
+from hdkd_cli.data.stream import Batch, Share, Stream
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Batch",
     "ImageData",
     "Role",
+    "Share",
     "Split",
     "Stream",
     "open_data",

@@ -18,7 +18,7 @@ from hdkd_cli.data.loading import LoadedImages
 from hdkd_cli.data.memory import MemoryImages
 from hdkd_cli.data.source import Source
 from hdkd_cli.data.splits import Role, Split, make_splits
-from hdkd_cli.data.stream import Batch, Images, Order, Request, Stream
+from hdkd_cli.data.stream import WHOLE, Batch, Images, Order, Request, Share, Stream
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.settings.schema import DataSettings
 
@@ -64,43 +64,64 @@ class ImageData:
         return describe(self.settings)
 
     def train_stream(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = True,
+        share: Share = WHOLE,
     ) -> Stream:
         """Training images, reshuffled each epoch and augmented.
 
-        The batch of a step depends only on (settings, seed, step).
+        The batch of a step depends only on (settings, seed, step); of it, ``share`` is read.
 
         Raises:
-            SettingsError: the split is smaller than one batch.
+            SettingsError: the split is smaller than one batch, or there are no equal shares.
         """
-        order = Order(self.splits["train"], batch_size, seed)
+        order = Order(self.splits["train"], batch_size, seed, share)
         return Stream(order, self.images, True, device, channels_last)
 
     def val_stream(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = True,
+        share: Share = WHOLE,
     ) -> Stream:
         """Validation images, reshuffled each pass, never augmented.
 
         If there are fewer than ``batch_size``, every batch is all of them.
+
+        Raises:
+            SettingsError: there are no equal shares.
         """
         split = self.splits["val"]
-        order = Order(split, min(batch_size, len(split)), seed)
+        order = Order(split, min(batch_size, len(split)), seed, share)
         return Stream(order, self.images, False, device, channels_last)
 
     def evaluation_batches(
-        self, role: Role, *, batch_size: int, device: torch.device, channels_last: bool = True
+        self,
+        role: Role,
+        *,
+        batch_size: int,
+        device: torch.device,
+        channels_last: bool = True,
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
         """All images of a role in the order of its split, never augmented, the last batch short.
+
+        Of several ranks, each gets whole batches in turn: some may get one more than others.
 
         Raises:
             DataError: an image cannot be read.
         """
         indices_N = self.splits[role].indices_N
+        firsts = range(share.rank * batch_size, len(indices_N), share.ranks * batch_size)
         return self.images.batches(
-            (
-                Request(indices_N[first : first + batch_size])
-                for first in range(0, len(indices_N), batch_size)
-            ),
+            (Request(indices_N[first : first + batch_size]) for first in firsts),
             augment=False,
             device=device,
             channels_last=channels_last,

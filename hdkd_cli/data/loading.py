@@ -124,7 +124,8 @@ class _Listed:
 
     def __iter__(self) -> Iterator[_Wanted]:
         for request in self.requests:
-            yield _Wanted(request.indices_B.tolist(), request.seed, request.epoch)
+            indices_B = request.indices_B[request.part]
+            yield _Wanted(indices_B.tolist(), request.seed, request.epoch)
 
 
 class _Decoder(Dataset[object]):
@@ -173,9 +174,10 @@ def _augmentations(settings: DataSettings) -> list[Callable[[Image.Image], Image
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C, which is their parent's business; one that comes
+    """Processes started inside never see Ctrl-C or SIGTERM, which terminals and job managers send
+    to all processes but which are their parent's business: they end with it. One that comes
     meanwhile reaches the parent afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

@@ -54,7 +54,8 @@ class MemoryImages:
         device: torch.device,
         channels_last: bool,
     ) -> Iterator[Batch]:
-        """One batch a request. Augmentation depends on the request's (seed, epoch, step) alone.
+        """One batch a request. Augmentation depends on the request's (seed, epoch, step) alone:
+        it is drawn for the whole batch, whatever part of it is read.
 
         Raises:
             DataError: an image cannot be read.
@@ -73,7 +74,8 @@ class MemoryImages:
                     flip=self.settings.flip,
                     generator=generator,
                 )
-            indices_B, *crops = torch.stack(drawn).to(device, non_blocking=True)
+            drawn_B = torch.stack(drawn)[:, request.part]
+            indices_B, *crops = drawn_B.to(device, non_blocking=True)
             pixels = pool_N3SS[indices_B]
             if augment:
                 pixels = crop_and_mirror(pixels, *crops, padding=padding)

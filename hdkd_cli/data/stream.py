@@ -27,6 +27,22 @@ class Batch(NamedTuple):
     """int64 (B,)."""
 
 
+class Share(NamedTuple):
+    """What one of several processes reads of everything: every rank's share is equally large."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, batch_size: int) -> slice:
+        """Its images of a batch: as many as any other rank's, side by side."""
+        images = batch_size // self.ranks
+        return slice(self.rank * images, (self.rank + 1) * images)
+
+
+WHOLE = Share()
+"""What the only process reads."""
+
+
 class Request(NamedTuple):
     """The images of one batch, and what their augmentation is drawn from."""
 
@@ -35,6 +51,8 @@ class Request(NamedTuple):
     seed: int = 0
     epoch: int = 0
     step: int = 0
+    part: slice = slice(None)
+    """The images of the batch that are read; augmentation does not depend on it."""
 
 
 class Images(Protocol):
@@ -70,19 +88,27 @@ class Order:
 
     Attributes:
         split: The images.
-        batch_size: Images a step.
+        batch_size: Images a step, over all ranks.
         seed: Of the shuffles.
+        share: What of each batch is read here.
     """
 
     split: Split
     batch_size: int
     seed: int
+    share: Share = WHOLE
 
     def __post_init__(self) -> None:
         if not 0 < self.batch_size <= len(self.split):
             raise SettingsError(
                 f"the {self.split.role} split has {len(self.split)} images, fewer than one batch "
                 f"of {self.batch_size}; lower training.batch_size or give it more images"
+            )
+        if self.batch_size % self.share.ranks:
+            section = "training." if self.split.role == "train" else "weights.val_"
+            raise SettingsError(
+                f"{self.share.ranks} ranks cannot share {self.batch_size} {self.split.role} images "
+                f"equally; set {section}batch_size to a multiple of {self.share.ranks}"
             )
 
     @property
@@ -91,6 +117,7 @@ class Order:
 
     def requests(self, first_step: int) -> Iterator[Request]:
         """What steps ``first_step``, ``first_step + 1``, … read."""
+        part = self.share.of(self.batch_size)
         for epoch in itertools.count(first_step // self.steps_per_epoch):
             generator = derived_generator(self.seed, self.split.role, "order", epoch)
             order_N = self.split.indices_N[torch.randperm(len(self.split), generator=generator)]
@@ -98,7 +125,7 @@ class Order:
             for step in range(max(begun, first_step), begun + self.steps_per_epoch):
                 first = (step - begun) * self.batch_size
                 indices_B = order_N[first : first + self.batch_size]
-                yield Request(indices_B, self.seed, epoch, step)
+                yield Request(indices_B, self.seed, epoch, step, part)
 
 
 @dataclass(frozen=True)

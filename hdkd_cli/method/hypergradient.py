@@ -121,7 +121,8 @@ def validation_gradient(
         )
     direction = {n: g for n, g in zip(parameters, gradients, strict=True) if g is not None}
     if mean is not None:
-        direction = _averaged(direction, mean)
+        averages = averaged(direction.values(), mean)
+        direction = dict(zip(direction, averages, strict=True))
     return ValidationGradient(loss.detach(), ce_K.detach(), direction)
 
 
@@ -199,11 +200,13 @@ def _tangent(dual: Tensor) -> Tensor:
     return tangent
 
 
-def _averaged(tensors: dict[str, Tensor], mean: Mean) -> dict[str, Tensor]:
-    """Average over ranks in one call: a message a tensor would be slow."""
-    whole = mean(torch.cat([t.flatten() for t in tensors.values()]))
-    parts = torch.split(whole, [t.numel() for t in tensors.values()])
-    return {n: part.view_as(t) for (n, t), part in zip(tensors.items(), parts, strict=True)}
+def averaged(tensors: Iterable[Tensor], mean: Mean) -> list[Tensor]:
+    """Averages over ranks, in one message: one for each tensor would be slow."""
+    tensors = list(tensors)
+    parts = torch.split(
+        mean(torch.cat([t.flatten() for t in tensors])), [t.numel() for t in tensors]
+    )
+    return [part.view_as(t) for t, part in zip(tensors, parts, strict=True)]
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:

@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -45,7 +45,13 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, runs_dir: Path, preset: str, settings: Settings, *, name: str | None = None
+        cls,
+        runs_dir: Path,
+        preset: str,
+        settings: Settings,
+        *,
+        name: str | None = None,
+        launch: str | None = None,
     ) -> RunFolder:
         """Make a new run folder; two runs made in one second do not collide.
 
@@ -54,6 +60,7 @@ class RunFolder:
             preset: Name the folder starts with.
             settings: What the run will do.
             name: Folder name instead of ``<preset>-s<seed>-<utc time>``.
+            launch: Names the job that makes it; see ``of_launch``.
 
         Raises:
             UsageError: ``name`` exists already, or is no plain folder name.
@@ -84,6 +91,7 @@ class RunFolder:
                 "preset": preset,
                 "seed": settings.training.seed,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "launch": launch,
                 "status": "created",
                 "exit_code": None,
                 "argv": sys.argv,
@@ -94,6 +102,18 @@ class RunFolder:
             },
         )
         return run
+
+    @classmethod
+    def of_launch(cls, runs_dir: Path, launch: str) -> RunFolder | None:
+        """The newest run in ``runs_dir`` that the job ``launch`` made, if there is one."""
+        found = []
+        for path in runs_dir.glob("*/run.json"):
+            run = cls(path.parent)
+            with suppress(RunError):
+                info = run.info()
+                if info.get("launch") == launch:
+                    found.append((info["created"], path.stat().st_mtime_ns, run))
+        return max(found, key=lambda entry: entry[:2])[2] if found else None
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

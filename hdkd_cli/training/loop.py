@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from hdkd_cli.data import Batch, ImageData
+from hdkd_cli.data import Batch, ImageData, Stream
 from hdkd_cli.errors import DivergedError, InterruptedRun
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
@@ -23,37 +23,42 @@ def train(
     run: RunFolder,
     state: TrainState,
     data: ImageData,
-    metrics: MetricsLog,
+    metrics: MetricsLog | None,
     emit: Sink,
     stop: StopRequest,
 ) -> None:
     """Train from ``state.step`` to the end of the schedule or ``training.max_steps``.
 
-    Every step's order, augmentation and random numbers are functions of (seed, step), so a run that
-    was interrupted anywhere and resumed ends with the same bits as one that was not.
+    Every step's order, augmentation and random numbers are functions of (seed, step) and the number
+    of ranks, so a run that was interrupted anywhere and resumed ends with the same bits as one that
+    was not. All ranks run this loop side by side; the one with ``metrics`` saves.
+
+    Args:
+        run: The run's folder.
+        state: What is trained; changed in place.
+        data: The images.
+        metrics: The run's log; None on ranks that write nothing.
+        emit: Receives every event, on every rank.
+        stop: Set by signals; one on any rank stops all of them after the same step.
 
     Raises:
-        DivergedError: a loss or gradient was not finite; nothing was saved since.
-        InterruptedRun: ``stop`` was set; the state was saved first.
+        DivergedError: a loss or gradient was not finite; nothing was saved since. On all ranks.
+        InterruptedRun: ``stop`` was set; the state was saved first. On all ranks.
     """
     s = state.settings.training
-    stream = data.train_stream(
-        batch_size=s.batch_size,
-        seed=s.seed,
-        device=state.device,
-        channels_last=state.channels_last,
-    )
+    stream = train_stream(state, data)
     per_epoch = stream.steps_per_epoch
     schedule_steps = s.epochs * per_epoch
     total_steps = min(schedule_steps, s.max_steps or schedule_steps)
     batches = stream.batches(state.step)
     val_batches = _validation_batches(state, data)
+    noise = s.seed << 32 ^ state.ranks.rank << 48  # dropout and the like: replayable, ranks differ
     totals, started = new_totals(state), time.perf_counter()
     clock = started
 
     while state.step < total_steps:
         # step
-        torch.manual_seed(s.seed << 32 | state.step)  # dropout and the like: replayable
+        torch.manual_seed(noise ^ state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(
                 state.step, schedule_steps, state.settings.optimizer, state.settings.schedule
@@ -92,18 +97,19 @@ def train(
             emit(_evaluated(state, data, epoch))
 
         # save
-        if stop or ended or (epoch_ended and epoch % s.checkpoint_every == 0):
+        signum = state.ranks.largest(stop.signum or 0)
+        if signum or ended or (epoch_ended and epoch % s.checkpoint_every == 0):
             refuse_divergence(run, state)
-            saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
-            emit(CheckpointSaved(state.step, str(saved.path)))
+            if metrics is not None:
+                saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
+                emit(CheckpointSaved(state.step, str(saved.path)))
         clock += time.perf_counter() - paused
-        if stop and not ended:
+        if signum and not ended:
             emit(RunEnded(state.step, "interrupted", time.perf_counter() - started))
-            assert stop.signum is not None
             raise InterruptedRun(
                 f"interrupted after step {state.step} of {total_steps}, which is saved; go on with "
                 f"`hdkd train --resume {run.path}`",
-                stop.signum,
+                signum,
             )
     emit(RunEnded(state.step, "finished", time.perf_counter() - started))
 
@@ -125,22 +131,49 @@ def refuse_divergence(run: RunFolder, state: TrainState) -> None:
     )
 
 
-def _validation_batches(state: TrainState, data: ImageData) -> Iterator[Batch]:
-    """Batches for the weights' updates, from the one the next update reads."""
+def train_stream(state: TrainState, data: ImageData) -> Stream:
+    """What the steps read.
+
+    Raises:
+        SettingsError: there are fewer images than a batch, or no equal shares.
+    """
+    s = state.settings.training
+    return data.train_stream(
+        batch_size=s.batch_size,
+        seed=s.seed,
+        device=state.device,
+        channels_last=state.channels_last,
+        share=state.share,
+    )
+
+
+def val_stream(state: TrainState, data: ImageData) -> Stream:
+    """What the weights' updates read.
+
+    Raises:
+        SettingsError: there are no equal shares.
+    """
     s = state.settings
-    if state.harmonizer is None:
-        return iter(())
-    stream = data.val_stream(
+    return data.val_stream(
         batch_size=s.weights.val_batch_size or s.training.batch_size,
         seed=s.training.seed,
         device=state.device,
         channels_last=state.channels_last,
+        share=state.share,
     )
-    return stream.batches(state.step // s.weights.interval)
+
+
+def _validation_batches(state: TrainState, data: ImageData) -> Iterator[Batch]:
+    """Batches for the weights' updates, from the one the next update reads."""
+    if state.harmonizer is None:
+        return iter(())
+    return val_stream(state, data).batches(state.step // state.settings.weights.interval)
 
 
 def _step_logged(state: TrainState, totals: Totals, epoch: int, seconds: float) -> StepLogged:
     steps = totals.steps
+    for total in (totals.loss, totals.terms_T, totals.correct_K):
+        state.ranks.mean(total)
     return StepLogged(
         step=state.step,
         epoch=epoch,
@@ -156,12 +189,14 @@ def _step_logged(state: TrainState, totals: Totals, epoch: int, seconds: float) 
 
 def _evaluated(state: TrainState, data: ImageData, epoch: int) -> Evaluated:
     began = time.perf_counter()
+    state.ranks.share(state.net.buffers())  # what is measured is what is saved
     batches = data.evaluation_batches(
         "val",
         batch_size=state.settings.evaluation.batch_size,
         device=state.device,
         channels_last=state.channels_last,
+        share=state.share,
     )
-    top1_pct_K, nll_K = accuracy_and_nll(state.net, batches)
+    top1_pct_K, nll_K = accuracy_and_nll(state.net, batches, state.ranks)
     seconds = time.perf_counter() - began
     return Evaluated(state.step, epoch, "val", top1_pct_K, nll_K, seconds)

@@ -9,17 +9,21 @@ import torch
 from hdkd_cli.data import Batch
 from hdkd_cli.evaluation.collect import evaluating
 from hdkd_cli.models.contract import MultiExitNet
+from hdkd_cli.training.distributed import Ranks
 
 
 @torch.inference_mode()
 def accuracy_and_nll(
-    net: MultiExitNet, batches: Iterable[Batch]
+    net: MultiExitNet, batches: Iterable[Batch], ranks: Ranks
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-exit top-1 accuracy in % and mean NLL in nats, in evaluation mode and float32."""
+    """Per-exit top-1 accuracy in % and mean NLL in nats, in evaluation mode and float32.
+
+    Over the batches of all ranks, which hold the same parameters and buffers.
+    """
     device = next(net.parameters()).device
     correct_K = torch.zeros(net.num_exits, dtype=torch.int64, device=device)
     nll_K = torch.zeros(net.num_exits, dtype=torch.float64, device=device)
-    samples = 0
+    samples = torch.zeros((), dtype=torch.int64, device=device)
     with evaluating(net):
         for images, labels_B in batches:
             logits_KBC = net(images).float()
@@ -27,6 +31,8 @@ def accuracy_and_nll(
             index_KB1 = labels_B.expand(net.num_exits, -1).unsqueeze(-1)
             nll_K -= logits_KBC.log_softmax(-1).gather(-1, index_KB1).sum((1, 2))
             samples += len(labels_B)
+    for sums in (correct_K, nll_K, samples):
+        ranks.total(sums)
     return (
         tuple((100.0 * correct_K / samples).tolist()),
         tuple((nll_K / samples).tolist()),

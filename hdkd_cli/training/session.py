@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from hdkd_cli.devices import describe_device
 from hdkd_cli.errors import (
     ArtifactError,
     CheckpointError,
+    DataError,
     DivergedError,
     HdkdError,
     InterruptedRun,
+    OtherRankFailed,
 )
 from hdkd_cli.evaluation.of_run import refuse_other_images
 from hdkd_cli.models.contract import MultiExitNet
@@ -24,8 +27,9 @@ from hdkd_cli.runs.checkpoints import discard_leftovers
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.events import Event, RunStarted, Sink
-from hdkd_cli.training.loop import train
+from hdkd_cli.training.loop import train, train_stream, val_stream
 from hdkd_cli.training.signals import deferred_signals
 from hdkd_cli.training.state import TrainState
 
@@ -38,16 +42,21 @@ def run_training(
     *,
     sinks: Sequence[Sink],
     resume: bool = False,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train ``run`` to its end and keep run.json's status true.
+
+    Of several ranks only the first one touches the folder: it reads what a resume needs and gives
+    it to the others, so they need not see the folder at all.
 
     Args:
         run: The folder; nobody else may be training it.
         settings: The run's settings (on resume with the changes a resume allows).
         data: The images.
         device: Where to train.
-        sinks: Receive every event, besides metrics.jsonl.
+        sinks: Receive every event of this rank, besides metrics.jsonl.
         resume: Go on from the run's checkpoint; start again if it has none.
+        ranks: The processes that train it together.
 
     Raises:
         DivergedError: a loss or gradient was not finite.
@@ -55,85 +64,124 @@ def run_training(
         CheckpointError: the checkpoint to start from is missing or unusable.
         DataError: on resume, the images are not the same as before.
         RunError: another process is training this run.
+        OtherRankFailed: what ended the run concerns all ranks and is left to the first to tell.
     """
-    with run.locked():
-        status, exit_code = "failed", 1
-        run.update_info(status="running", exit_code=None, device=describe_device(device))
-        try:
-            _train_locked(run, settings, data, device, sinks, resume)
-            status, exit_code = "finished", 0
-        except InterruptedRun as stopped:
-            status, exit_code = "interrupted", stopped.exit_code
-            raise
-        except KeyboardInterrupt:
-            status, exit_code = "interrupted", 130
-            raise
-        except DivergedError as problem:
-            status, exit_code = "diverged", problem.exit_code
-            raise
-        except HdkdError as problem:
-            exit_code = problem.exit_code
-            raise
-        except OSError:  # a full disk, a folder that became read-only
-            exit_code = ArtifactError.exit_code
-            raise
-        finally:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            run.update_info(status=status, exit_code=exit_code, ended=now)
+    if ranks.first:
+        with run.locked(), _status_kept(run):
+            run.update_info(device=describe_device(device), ranks=ranks.size)
+            _train(run, settings, data, device, sinks, resume, ranks)
+        return
+    try:
+        _train(run, settings, data, device, sinks, resume, ranks)
+    except (DivergedError, InterruptedRun) as problem:
+        raise OtherRankFailed(problem.exit_code) from None
 
 
-def check(settings: Settings, data: ImageData, device: torch.device) -> None:
+@contextmanager
+def _status_kept(run: RunFolder) -> Iterator[None]:
+    """run.json says how the block is doing, and how it ended."""
+    status, exit_code = "failed", 1
+    run.update_info(status="running", exit_code=None)
+    try:
+        yield
+        status, exit_code = "finished", 0
+    except InterruptedRun as stopped:
+        status, exit_code = "interrupted", stopped.exit_code
+        raise
+    except KeyboardInterrupt:
+        status, exit_code = "interrupted", 130
+        raise
+    except DivergedError as problem:
+        status, exit_code = "diverged", problem.exit_code
+        raise
+    except HdkdError as problem:
+        exit_code = problem.exit_code
+        raise
+    except OSError:  # a full disk, a folder that became read-only
+        exit_code = ArtifactError.exit_code
+        raise
+    finally:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        run.update_info(status=status, exit_code=exit_code, ended=now)
+
+
+def check(settings: Settings, data: ImageData, device: torch.device, ranks: Ranks = ALONE) -> None:
     """Find out before a run folder is made whether the run could begin.
 
     Raises:
-        SettingsError: the network cannot be built, the device lacks the precision, or a split is
-            smaller than a batch.
+        SettingsError: the network cannot be built, the device lacks the precision, a split is
+            smaller than a batch, or the ranks cannot share one equally.
         DataError: images that are held in memory cannot be read.
         RunError, CheckpointError: ``training.init_from`` is no usable run.
     """
-    state = TrainState.build(settings, data, device)
-    if settings.training.init_from is not None:
+    state = TrainState.build(settings, data, device, ranks)
+    if settings.training.init_from is not None and ranks.first:
         initialise_from(state.net, RunFolder.open(Path(settings.training.init_from)))
-    data.train_stream(
-        batch_size=settings.training.batch_size, seed=settings.training.seed, device=device
-    )
+    train_stream(state, data)
+    if state.harmonizer is not None:
+        val_stream(state, data)
     data.images.make_ready(device)
 
 
-def _train_locked(
+def _train(
     run: RunFolder,
     settings: Settings,
     data: ImageData,
     device: torch.device,
     sinks: Sequence[Sink],
     resume: bool,
+    ranks: Ranks,
 ) -> None:
     data.images.make_ready(device)  # may take a minute, in which Ctrl-C shall end it at once
-    state = TrainState.build(settings, data, device)
+    state = TrainState.build(settings, data, device, ranks)
+    with ExitStack() as stack:
+        metrics, notes = ranks.together(
+            lambda: _begin_in_folder(run, state, data, resume) if ranks.first else (None, [])
+        )
+        if metrics is not None:
+            stack.callback(metrics.close)
+        _refuse_unlike_images(data, ranks)
+        state.take_from_first_rank()
+
+        def emit(event: Event) -> None:
+            if metrics is not None:
+                metrics.append(event.record())
+            for sink in sinks:
+                sink(event)
+
+        emit(_run_started(run, state, data, notes))
+        stop = stack.enter_context(deferred_signals())
+        train(run, state, data, metrics, emit, stop)
+
+
+def _begin_in_folder(
+    run: RunFolder, state: TrainState, data: ImageData, resume: bool
+) -> tuple[MetricsLog, list[str]]:
+    """Bring ``state`` and the folder to where training begins; returns its log, and notes."""
     if resume:
         refuse_other_images(run, data)
     splits = {role: split.sha256 for role, split in data.splits.items()}
     run.update_info(classes=data.classes, splits=splits)
     notes: list[str] = []
     metrics_bytes = 0
+    init_from = state.settings.training.init_from
     if resume and (run.pinned or run.has_checkpoint()):
         metrics_bytes = state.load(run.checkpoint())
-    elif settings.training.init_from is not None:
-        notes.append(initialise_from(state.net, RunFolder.open(Path(settings.training.init_from))))
+    elif init_from is not None:
+        notes.append(initialise_from(state.net, RunFolder.open(Path(init_from))))
     discard_leftovers(run.checkpoints, newer_than=state.step)
-    metrics = MetricsLog(run.metrics, keep_bytes=metrics_bytes)
+    return MetricsLog(run.metrics, keep_bytes=metrics_bytes), notes
 
-    def emit(event: Event) -> None:
-        metrics.append(event.record())
-        for sink in sinks:
-            sink(event)
 
-    try:
-        emit(_run_started(run, state, data, notes))
-        with deferred_signals() as stop:
-            train(run, state, data, metrics, emit, stop)
-    finally:
-        metrics.close()
+def _refuse_unlike_images(data: ImageData, ranks: Ranks) -> None:
+    """Compare this rank's images with those of the first one.
+
+    Raises:
+        DataError: an image or label differs.
+    """
+    ours = " ".join(split.sha256 for split in data.splits.values())
+    if ranks.text(ours) != ours:
+        raise DataError(f"rank {ranks.rank} does not have the images of the first rank")
 
 
 def initialise_from(net: MultiExitNet, source: RunFolder) -> str:

@@ -19,9 +19,6 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum: int | None = None
 
-    def __bool__(self) -> bool:
-        return self.signum is not None
-
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
         self.signum = signum
         # a second signal must end a step that hangs: hand it to the previous handler

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hdkd_cli.data import ImageData
+from hdkd_cli.data import ImageData, Share
 from hdkd_cli.devices import use_channels_last
 from hdkd_cli.errors import CheckpointError, SettingsError
 from hdkd_cli.method.harmonizer import Harmonizer
@@ -20,6 +20,7 @@ from hdkd_cli.models.equilibrium import equilibrium_off
 from hdkd_cli.runs.checkpoints import Checkpoint, save_checkpoint
 from hdkd_cli.runs.network import initial_network, load_network
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.precision import LossScale, autocast_dtype
 
 
@@ -30,6 +31,8 @@ class TrainState:
     Attributes:
         settings: The run's settings.
         device: Where everything lives.
+        ranks: The processes that train it together; all their states are the same, but for the
+            buffers of ``net`` (statistics of BatchNorm): those of the first rank count.
         net: The network, float32 parameters.
         terms: The loss terms.
         weights: The weight of each term.
@@ -44,6 +47,7 @@ class TrainState:
 
     settings: Settings
     device: torch.device
+    ranks: Ranks
     net: MultiExitNet
     terms: Terms
     weights: HarmonizedWeights
@@ -56,14 +60,21 @@ class TrainState:
     first_bad_step: Tensor
 
     @classmethod
-    def build(cls, settings: Settings, data: ImageData, device: torch.device) -> TrainState:
+    def build(
+        cls, settings: Settings, data: ImageData, device: torch.device, ranks: Ranks = ALONE
+    ) -> TrainState:
         """A fresh state; initial parameters depend on ``training.seed`` alone.
 
         Raises:
-            SettingsError: the network or the weights cannot be built, or the device lacks the
-                precision.
+            SettingsError: the network or the weights cannot be built, the device lacks the
+                precision, or the batch has no equal parts for all ranks.
         """
         s = settings
+        if s.training.batch_size % (ranks.size * s.training.accumulate):
+            raise SettingsError(
+                f"training.batch_size = {s.training.batch_size} is not divisible by {ranks.size} "
+                f"ranks × training.accumulate = {s.training.accumulate}"
+            )
         dtype = autocast_dtype(s.training.precision, device)
         net = initial_network(s, num_classes=len(data.classes)).to(device)
         channels_last = use_channels_last(s.training.channels_last, device)
@@ -109,10 +120,12 @@ class TrainState:
                 # fp16 would need a loss scale of its own: an update then runs in float32
                 autocast_dtype=dtype if dtype is torch.bfloat16 else None,
                 exact_gradients=lambda _: equilibrium_off(net),
+                mean=ranks.mean if ranks.size > 1 else None,
             ).to(device)
         return cls(
             settings=s,
             device=device,
+            ranks=ranks,
             net=net,
             terms=terms,
             weights=weights,
@@ -125,6 +138,30 @@ class TrainState:
             first_bad_step=torch.full((), -1, dtype=torch.int64, device=device),
         )
 
+    @property
+    def share(self) -> Share:
+        """What this rank reads of the images."""
+        return Share(self.ranks.rank, self.ranks.size)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that changes, by group and name as in a checkpoint: no copies."""
+        optimizer = {f"loss_scale.{k}": v for k, v in self.loss_scale.tensors().items()}
+        if self.settings.optimizer.momentum:
+            for name, parameter in self.net.named_parameters():
+                optimizer[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        learner = self.harmonizer or self.weights
+        return {
+            "model": self.net.state_dict(),
+            "optimizer": optimizer,
+            "weights": learner.state_dict(),
+        }
+
+    def take_from_first_rank(self) -> None:
+        """Make this rank's state that of the first one; every rank calls it."""
+        for group in self.tensors().values():
+            self.ranks.share(group.values())
+        self.step = int(self.ranks.text(str(self.step)))
+
     def save(self, folder: Path, *, metrics_bytes: int) -> Checkpoint:
         """Write a checkpoint; see ``runs/checkpoints.py``.
 
@@ -132,19 +169,10 @@ class TrainState:
             folder: The run's ``checkpoints`` folder.
             metrics_bytes: Size of metrics.jsonl that belongs to this state.
         """
-        optimizer = {f"loss_scale.{k}": v for k, v in self.loss_scale.tensors().items()}
-        if self.settings.optimizer.momentum:
-            for name, parameter in self.net.named_parameters():
-                optimizer[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
-        learner = self.harmonizer or self.weights
         return save_checkpoint(
             folder,
             self.step,
-            {
-                "model": self.net.state_dict(),
-                "optimizer": optimizer,
-                "weights": learner.state_dict(),
-            },
+            self.tensors(),
             {"step": self.step, "metrics_bytes": metrics_bytes},
             architecture=self.net.architecture(),
             keep=self.settings.training.keep_checkpoints,

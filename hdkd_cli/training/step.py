@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.data import Batch
+from hdkd_cli.method.hypergradient import averaged
 from hdkd_cli.training.precision import autocast
 from hdkd_cli.training.state import TrainState
 
@@ -47,6 +48,9 @@ def new_totals(state: TrainState) -> Totals:
 def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals) -> Tensor:
     """Take one SGD step on the mean loss over ``micro_batches`` and add it to ``totals``.
 
+    The gradients are averaged over the ranks, so that all of them take the same step. ``totals``
+    holds what this rank saw.
+
     If the loss or a gradient is not finite the update does nothing; ``state.first_bad_step`` then
     remembers the step (with fp16 a mere overflow only lowers the loss scale), and no later step
     updates anything either.
@@ -71,6 +75,8 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
         totals.correct_K += (logits_KBC.detach().argmax(-1) == labels).float().mean(1) * share
     totals.steps += 1
 
+    if state.ranks.size > 1:
+        finite = _average_over_ranks(state, finite)
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     moved = finite & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
     bad = ~moved & (~finite | loss_scale.hopeless())
@@ -83,3 +89,22 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
     optimizer.step()
     loss_scale.update(~moved)
     return moved
+
+
+def _average_over_ranks(state: TrainState, finite: Tensor) -> Tensor:
+    """Average all gradients; returns whether the losses of all ranks were finite.
+
+    One message after the backward pass, with the flag in it, instead of DistributedDataParallel's
+    buckets: the network stays the bare module that forward mode needs, the decision to move is the
+    same on all ranks without another message, and accumulation needs no special case. The price is
+    that communication does not overlap with the backward pass. Multi-exit networks are small (a few
+    to a few tens of MB of gradients, milliseconds on the links of a GPU server), so it is small.
+    """
+    parameters = [p for p in state.net.parameters() if p.requires_grad]
+    for parameter in parameters:
+        if parameter.grad is None:  # unused here, but maybe not on another rank
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    bad, *averages = averaged([(~finite).float(), *gradients], state.ranks.mean)
+    torch._foreach_copy_(gradients, averages)
+    return bad == 0
