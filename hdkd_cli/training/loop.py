@@ -94,7 +94,11 @@ def train(
         # save
         if stop or ended or (epoch_ended and epoch % s.checkpoint_every == 0):
             refuse_divergence(run, state)
-            saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
+            saved = state.save(
+                run.checkpoints,
+                steps_per_epoch=per_epoch,
+                metrics_bytes=metrics.durable_offset(),
+            )
             emit(CheckpointSaved(state.step, str(saved.path)))
         clock += time.perf_counter() - paused
         if stop and not ended:

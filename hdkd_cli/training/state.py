@@ -125,11 +125,12 @@ class TrainState:
             first_bad_step=torch.full((), -1, dtype=torch.int64, device=device),
         )
 
-    def save(self, folder: Path, *, metrics_bytes: int) -> Checkpoint:
+    def save(self, folder: Path, *, steps_per_epoch: int, metrics_bytes: int) -> Checkpoint:
         """Write a checkpoint; see ``runs/checkpoints.py``.
 
         Args:
             folder: The run's ``checkpoints`` folder.
+            steps_per_epoch: Steps of one pass over the training split.
             metrics_bytes: Size of metrics.jsonl that belongs to this state.
         """
         optimizer = {f"loss_scale.{k}": v for k, v in self.loss_scale.tensors().items()}
@@ -137,6 +138,7 @@ class TrainState:
             for name, parameter in self.net.named_parameters():
                 optimizer[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         learner = self.harmonizer or self.weights
+        training = self.settings.training
         return save_checkpoint(
             folder,
             self.step,
@@ -147,7 +149,8 @@ class TrainState:
             },
             {"step": self.step, "metrics_bytes": metrics_bytes},
             architecture=self.net.architecture(),
-            keep=self.settings.training.keep_checkpoints,
+            keep=training.keep_checkpoints,
+            milestone_steps=training.keep_every and training.keep_every * steps_per_epoch,
         )
 
     def load(self, checkpoint: Checkpoint) -> int:
