@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from hdkd_cli.data import Batch, ImageData
+from hdkd_cli.data.stream import derived_seed
 from hdkd_cli.errors import DivergedError, InterruptedRun
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
@@ -53,7 +54,7 @@ def train(
 
     while state.step < total_steps:
         # step
-        torch.manual_seed(s.seed << 32 | state.step)  # dropout and the like: replayable
+        torch.manual_seed(derived_seed(s.seed, "step", state.step))  # dropout: replayable
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(
                 state.step, schedule_steps, state.settings.optimizer, state.settings.schedule
