@@ -13,7 +13,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -81,6 +80,8 @@ def main() -> NoReturn:
 
 def version() -> str:
     """The installed version of hdkd."""
+    from importlib import metadata  # a tenth of what `hdkd --help` may take
+
     try:
         return metadata.version("hdkd")
     except metadata.PackageNotFoundError:

@@ -9,7 +9,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +66,8 @@ def _probes() -> Iterator[Probe]:
 
 
 def _packages() -> Iterator[Probe]:
+    from importlib import metadata
+
     try:
         requirements = metadata.requires("hdkd") or []
     except metadata.PackageNotFoundError:
@@ -78,6 +79,8 @@ def _packages() -> Iterator[Probe]:
 
 
 def _package(name: str, minimum: str, extra: str | None) -> str:
+    from importlib import metadata
+
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:

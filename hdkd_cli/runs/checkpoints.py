@@ -83,15 +83,6 @@ class Checkpoint:
         """
         return dict(json.loads(self._verified("state.json").read_text()))
 
-    def verify(self) -> None:
-        """Compare every file with the manifest.
-
-        Raises:
-            CheckpointError: a file is missing, truncated or altered.
-        """
-        for name in self.files:
-            self._verified(name)
-
     def _entry(self, name: str) -> Mapping[str, Any]:
         if name not in self.files:
             raise CheckpointError(f"{self.path / 'manifest.json'}: names no {name}")
@@ -104,12 +95,33 @@ class Checkpoint:
             if size != entry["bytes"]:
                 raise CheckpointError(
                     f"{path}: has {size} bytes, the manifest says {entry['bytes']} (truncated?)"
+                    + self._offer()
                 )
             if sha256_file(path) != entry["sha256"]:
-                raise CheckpointError(f"{path}: does not match the manifest (altered or damaged)")
+                raise CheckpointError(
+                    f"{path}: does not match the manifest (altered or damaged){self._offer()}"
+                )
         except OSError as problem:
-            raise CheckpointError(f"{path}: {problem.strerror}") from None
+            raise CheckpointError(f"{path}: {problem.strerror}{self._offer()}") from None
         return path
+
+    def _offer(self) -> str:
+        """Which older checkpoint could be used instead, as the end of a message."""
+        for other in reversed(complete_checkpoints(self.path.resolve().parent)):
+            if other.step < self.step and other.is_whole():
+                return f"; the one before it is whole: {other.path}"
+        return ""
+
+    def is_whole(self) -> bool:
+        """Whether every file is as the manifest says."""
+        try:
+            return all(
+                (self.path / name).stat().st_size == entry["bytes"]
+                and sha256_file(self.path / name) == entry["sha256"]
+                for name, entry in self.files.items()
+            )
+        except OSError:
+            return False
 
 
 def save_checkpoint(
@@ -120,8 +132,9 @@ def save_checkpoint(
     *,
     architecture: str,
     keep: int,
+    milestone_steps: int | None = None,
 ) -> Checkpoint:
-    """Write ``step-<step>``, point ``last`` at it, delete all but the newest ``keep``.
+    """Write ``step-<step>``, point ``last`` at it, delete what need not be kept.
 
     Args:
         folder: The run's ``checkpoints`` folder.
@@ -129,7 +142,8 @@ def save_checkpoint(
         groups: Tensors by name for each of ``GROUPS``.
         state: What else a resume needs, JSON-ready.
         architecture: Canonical text of the network, kept in the model file's header.
-        keep: How many checkpoints to keep, at least 1.
+        keep: How many of the newest checkpoints to keep, at least 1.
+        milestone_steps: Also keep those whose step is a multiple of this.
 
     Raises:
         OSError: the disk is full or the folder not writable; earlier checkpoints are untouched.
@@ -155,9 +169,10 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     point_link(folder / "last", target.name)
-    complete = complete_checkpoints(folder)
-    for old in [c for c in complete if c.step < step][: -(keep - 1) or None]:
-        shutil.rmtree(old.path, ignore_errors=True)
+    older = [c for c in complete_checkpoints(folder) if c.step < step]
+    for old in older[: -(keep - 1) or None]:
+        if milestone_steps is None or old.step % milestone_steps:
+            shutil.rmtree(old.path, ignore_errors=True)
     return Checkpoint(target, files, step)
 
 

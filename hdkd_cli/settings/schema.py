@@ -273,6 +273,8 @@ class TrainingSettings(Section):
     """Epochs between two checkpoints (one is also written at the end and on a signal)."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints to keep."""
+    keep_every: PositiveInt | None = None
+    """Also keep the checkpoint of every so many epochs; absent: only the newest."""
     init_from: str | None = None
     """Run whose network the parameters start from, where names and shapes agree. (``--init-from``)
     """

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from hdkd_cli.data import Batch, ImageData, Stream
+from hdkd_cli.data.stream import derived_seed
 from hdkd_cli.errors import DivergedError, InterruptedRun
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
@@ -52,13 +53,13 @@ def train(
     total_steps = min(schedule_steps, s.max_steps or schedule_steps)
     batches = stream.batches(state.step)
     val_batches = _validation_batches(state, data)
-    noise = s.seed << 32 ^ state.ranks.rank << 48  # dropout and the like: replayable, ranks differ
     totals, started = new_totals(state), time.perf_counter()
     clock = started
 
     while state.step < total_steps:
         # step
-        torch.manual_seed(noise ^ state.step)
+        # dropout and the like: replayable, and different on every rank
+        torch.manual_seed(derived_seed(s.seed, "step", state.step) + state.ranks.rank)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(
                 state.step, schedule_steps, state.settings.optimizer, state.settings.schedule
@@ -101,7 +102,11 @@ def train(
         if signum or ended or (epoch_ended and epoch % s.checkpoint_every == 0):
             refuse_divergence(run, state)
             if metrics is not None:
-                saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
+                saved = state.save(
+                    run.checkpoints,
+                    steps_per_epoch=per_epoch,
+                    metrics_bytes=metrics.durable_offset(),
+                )
                 emit(CheckpointSaved(state.step, str(saved.path)))
         clock += time.perf_counter() - paused
         if signum and not ended:

@@ -162,20 +162,23 @@ class TrainState:
             self.ranks.share(group.values())
         self.step = int(self.ranks.text(str(self.step)))
 
-    def save(self, folder: Path, *, metrics_bytes: int) -> Checkpoint:
+    def save(self, folder: Path, *, steps_per_epoch: int, metrics_bytes: int) -> Checkpoint:
         """Write a checkpoint; see ``runs/checkpoints.py``.
 
         Args:
             folder: The run's ``checkpoints`` folder.
+            steps_per_epoch: Steps of one pass over the training split.
             metrics_bytes: Size of metrics.jsonl that belongs to this state.
         """
+        training = self.settings.training
         return save_checkpoint(
             folder,
             self.step,
             self.tensors(),
             {"step": self.step, "metrics_bytes": metrics_bytes},
             architecture=self.net.architecture(),
-            keep=self.settings.training.keep_checkpoints,
+            keep=training.keep_checkpoints,
+            milestone_steps=training.keep_every and training.keep_every * steps_per_epoch,
         )
 
     def load(self, checkpoint: Checkpoint) -> int:

@@ -18,12 +18,11 @@ from hdkd_cli.runs.checkpoints import (
 )
 
 
-def save(folder: Path, step: int, keep: int = 2) -> Checkpoint:
+def save(folder: Path, step: int, keep: int = 2, **options: int) -> Checkpoint:
     tensors = {"a": torch.arange(6.0).reshape(2, 3) + step, "n": torch.tensor(step)}
     groups = {"model": tensors, "optimizer": {"m": torch.ones(3)}, "weights": {"w": torch.zeros(2)}}
-    return save_checkpoint(
-        folder, step, groups, {"step": step, "metrics_bytes": 7}, architecture="net", keep=keep
-    )
+    state = {"step": step, "metrics_bytes": 7}
+    return save_checkpoint(folder, step, groups, state, architecture="net", keep=keep, **options)
 
 
 def test_reads_back_what_was_written(tmp_path):
@@ -47,10 +46,16 @@ def test_keeps_the_newest_and_last_points_at_it(tmp_path):
     assert [c.step for c in complete_checkpoints(tmp_path)] == [11]
 
 
+def test_milestones_are_kept(tmp_path):
+    for step in range(1, 12):
+        save(tmp_path, step, keep=2, milestone_steps=4)
+    assert [c.step for c in complete_checkpoints(tmp_path)] == [4, 8, 10, 11]
+
+
 def test_the_same_step_can_be_written_again(tmp_path):
     save(tmp_path, 3)
     save(tmp_path, 3)
-    Checkpoint.open(tmp_path / "step-3").verify()
+    assert Checkpoint.open(tmp_path / "step-3").is_whole()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "weights.safetensors"])
@@ -59,15 +64,35 @@ def test_altered_truncated_or_missing_files_are_refused(tmp_path, name):
     path = checkpoint.path / name
     whole = path.read_bytes()
 
+    def read() -> None:
+        for group in ("model", "weights"):
+            checkpoint.tensors(group)
+        checkpoint.state()
+
     path.write_bytes(whole[:-1])
-    with pytest.raises(CheckpointError, match="truncated"):
-        checkpoint.verify()
+    with pytest.raises(CheckpointError, match=r"truncated\?\)$"):
+        read()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(CheckpointError, match="altered"):
-        checkpoint.verify()
+    with pytest.raises(CheckpointError, match=r"altered or damaged\)$"):
+        read()
+    assert not checkpoint.is_whole()
     path.unlink()
     with pytest.raises(CheckpointError, match="No such file"):
-        checkpoint.verify()
+        read()
+    assert not checkpoint.is_whole()
+
+
+def test_the_checkpoint_before_a_damaged_one_is_offered_if_it_is_whole(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, step, keep=3)
+    for step in (3, 2):
+        (tmp_path / f"step-{step}" / "model.safetensors").write_bytes(b"damaged")
+        with pytest.raises(CheckpointError, match=rf"whole: {tmp_path}/step-{step - 1}$"):
+            Checkpoint.open(tmp_path / "step-3").tensors("model")
+        save(tmp_path, 1, keep=3)
+    (tmp_path / "step-1" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"truncated\?\)$"):
+        Checkpoint.open(tmp_path / "step-3").tensors("model")
 
 
 def test_a_pickle_is_named_as_one_and_not_opened(tmp_path):
@@ -103,7 +128,26 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_litter(tmp_path, monkeypa
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "step-1"]
-    Checkpoint.open(tmp_path / "last").verify()
+    assert Checkpoint.open(tmp_path / "last").is_whole()
+
+
+@pytest.mark.parametrize("call", range(11))  # two for each of five files, one for the link
+def test_a_failing_fsync_leaves_the_last_checkpoint_usable(tmp_path, monkeypatch, call):
+    save(tmp_path, 1)
+    calls = iter(range(1000))
+
+    def failing(handle):
+        if next(calls) == call:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    assert Checkpoint.open(tmp_path / "last").is_whole()
+    discard_leftovers(tmp_path, newer_than=1)
+    assert save(tmp_path, 2).is_whole()
+    assert (tmp_path / "last").resolve().name == "step-2"
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
