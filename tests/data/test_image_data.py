@@ -7,7 +7,7 @@ import torch
 from pictures import CPU, folder_settings, make_folder, rows, same, two_classes
 from PIL import Image
 
-from hdkd_cli.data import dataset, open_data
+from hdkd_cli.data import Share, dataset, open_data
 from hdkd_cli.data.loading import LoadedImages
 from hdkd_cli.data.memory import MemoryImages
 from hdkd_cli.errors import SettingsError
@@ -182,3 +182,31 @@ def test_torchvision_is_imported_only_where_it_is_used():
     imports = [s for s in statements if isinstance(s, ast.Import | ast.ImportFrom)]
     assert len(imports) > 50
     assert not [s for s in imports if "torchvision" in ast.unparse(s)]
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+@pytest.mark.parametrize("augment", ["pad-crop", "none"])
+def test_ranks_see_their_part_of_the_same_pictures(root, in_memory, augment):
+    data = open_data(folder_settings(root, in_memory=in_memory, augment=augment))
+    for stream_of in (data.train_stream, data.val_stream):
+        whole = stream_of(batch_size=4, seed=3, device=CPU)
+        parts = [stream_of(batch_size=4, seed=3, device=CPU, share=Share(r, 2)) for r in range(2)]
+        for batch, *shared in itertools.islice(
+            zip(whole.batches(1), *(part.batches(1) for part in parts), strict=True), 3
+        ):
+            assert [len(part.labels) for part in shared] == [2, 2]
+            assert torch.equal(torch.cat([part.images for part in shared]), batch.images)
+            assert torch.equal(torch.cat([part.labels for part in shared]), batch.labels)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_ranks_evaluate_every_image_once(root, ranks):
+    data = open_data(folder_settings(root))
+    batches = list(data.evaluation_batches("train", batch_size=4, device=CPU))
+    seen = [
+        list(data.evaluation_batches("train", batch_size=4, device=CPU, share=Share(r, ranks)))
+        for r in range(ranks)
+    ]
+    in_turn = [b for turn in itertools.zip_longest(*seen) for b in turn if b is not None]
+    assert len(in_turn) == len(batches)
+    assert all(torch.equal(a.images, b.images) for a, b in zip(in_turn, batches, strict=True))

@@ -103,12 +103,13 @@ def test_workers_end_with_their_iterator(root, four_cores):
     assert [worker.exitcode for worker in workers] == [0, 0]
 
 
-def test_an_interrupt_does_not_break_the_workers(root, four_cores):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_does_not_break_the_workers(root, four_cores, signum):
     expected = take(opened(root), 8)
     batches = opened(root, workers=2).train_stream(batch_size=4, seed=0, device=CPU).batches()
     ours = [next(batches)]
     for worker in multiprocessing.active_children():
-        os.kill(worker.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+        os.kill(worker.pid, signum)  # as a terminal or a job manager does
     ours += itertools.islice(batches, 7)
     assert all(map(same, ours, expected))
     batches.close()

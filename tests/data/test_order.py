@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdkd_cli.data.splits import Split
-from hdkd_cli.data.stream import Order, derived_seed
+from hdkd_cli.data.stream import Order, Share, derived_seed
 from hdkd_cli.errors import SettingsError
 
 
@@ -70,3 +70,28 @@ def test_derived_seeds_differ():
     seeds = {derived_seed(*c) for c in [*counters, (11, 1), (1, 11), (111,)]}
     assert len(seeds) == len(counters) + 3
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@given(
+    batches=st.integers(1, 4),
+    images=st.integers(1, 5),
+    ranks=st.integers(1, 4),
+    step=st.integers(0, 9),
+)
+def test_ranks_share_out_the_batch_of_one_process(batches, images, ranks, step):
+    batch = images * ranks
+    split = split_of(batch * batches + 1)
+    (whole,) = first(Order(split, batch, seed=0), 1, step)
+    parts = []
+    for rank in range(ranks):
+        request = next(Order(split, batch, 0, Share(rank, ranks)).requests(step))
+        assert (request.epoch, request.step, request.indices_B.tolist()) == whole
+        parts.append(request.indices_B[request.part].tolist())
+    assert [len(part) for part in parts] == [images] * ranks
+    assert [index for part in parts for index in part] == whole[2]
+
+
+@pytest.mark.parametrize(("role", "setting"), [("train", "training"), ("val", "weights.val")])
+def test_shares_are_equal_or_refused(role, setting):
+    with pytest.raises(SettingsError, match=rf"3 ranks.*10 {role} images.*{setting}"):
+        Order(split_of(20, role), 10, 0, Share(2, 3))

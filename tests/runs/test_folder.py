@@ -99,3 +99,15 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     with path.open("a") as file:
         file.write('{"step": 4')  # killed in the middle of a line
     assert [r["step"] for r in read_metrics(path)] == [1, 3]
+
+
+def test_a_job_finds_its_newest_run(tmp_path):
+    assert RunFolder.of_launch(tmp_path / "runs", "job") is None
+    RunFolder.create(tmp_path, "digits", SETTINGS)
+    older, newer = (RunFolder.create(tmp_path, "digits", SETTINGS, launch="job") for _ in range(2))
+    RunFolder.create(tmp_path, "digits", SETTINGS, launch="other")
+    older.update_info(created="2026-01-01T00:00:00+00:00")
+    broken = RunFolder.create(tmp_path, "digits", SETTINGS, launch="job")
+    (broken.path / "run.json").write_text("{")
+    assert RunFolder.of_launch(tmp_path, "job") == newer
+    assert RunFolder.of_launch(tmp_path, "none of them") is None
