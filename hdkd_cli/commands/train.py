@@ -138,9 +138,12 @@ def _run(
     tensorboard: bool,
     resume: bool,
 ) -> None:
+    from hdkd_cli.devices import keep_freed_memory
     from hdkd_cli.training.session import run_training
     from hdkd_cli.ui.progress import LiveProgress, PlainProgress
 
+    if device.type == "cpu":
+        keep_freed_memory()
     with ExitStack() as stack:
         log = stack.enter_context((run.path / "train.log").open("a", encoding="utf-8"))
         sinks: list[Sink] = [PlainProgress(lambda line: print(line, file=log, flush=True))]
