@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import TYPE_CHECKING
 
 from hdkd_cli.errors import SettingsError
@@ -39,10 +41,28 @@ def resolve_device(name: str) -> torch.device:
 def use_channels_last(setting: bool | None, device: torch.device) -> bool:
     """Whether images and convolutions are kept in NHWC order.
 
-    ``training.channels_last`` decides; where it is absent, the device: on a CPU, BatchNorm and
-    narrow convolutions are slower in that order.
+    ``training.channels_last`` decides; where it is absent, the device: CUDA's kernels are faster in
+    that order, on CPUs it depends (benchmarks/README.md).
     """
     return device.type == "cuda" if setting is None else setting
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory it frees instead of handing it back to the system.
+
+    A training step on a CPU takes and frees the same hundreds of tensors as the one before. By
+    default glibc returns large ones at once, and the system blanks every page when it is asked for
+    again: a tenth of a step. Other C libraries are left alone.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # not glibc
+        return
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    mallopt(m_mmap_threshold, 2**30)
+    mallopt(m_trim_threshold, -1)  # never
 
 
 def describe_device(device: torch.device) -> str:

@@ -201,8 +201,11 @@ def _resumed(
 
 
 def _run(job: _Job, ranks: Ranks, tensorboard: bool) -> None:
+    from hdkd_cli.devices import keep_freed_memory
     from hdkd_cli.training.session import run_training
 
+    if job.device.type == "cpu":
+        keep_freed_memory()
     with ExitStack() as stack:
         run_training(
             job.run,

@@ -264,7 +264,7 @@ class TrainingSettings(Section):
     device: str = "auto"
     """auto, cpu, cuda, cuda:N, or mps (experimental). (``--device``)"""
     channels_last: bool | None = None
-    """Keep images in NHWC memory order; absent: on CUDA only, where it is the faster one."""
+    """Keep images in NHWC memory order; absent: on CUDA only."""
     log_every: PositiveInt = 20
     """Steps between two records of losses."""
     evaluate_every: PositiveInt = 1

@@ -1,0 +1,113 @@
+"""Times things that are to be compared in turn, so that what else the machine does hits them alike.
+
+A benchmark that imports this runs as ``python benchmarks/<name>.py``: this folder is then the first
+on Python's path.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from hdkd_cli.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def in_turn(
+    arms: Mapping[str, Callable[[], object]], *, trials: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Wall seconds of each call: A B C, A B C, … after ``warmup`` such rounds that do not count.
+
+    The arms must wait for their device themselves.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for trial in range(warmup + trials):
+        for name, arm in arms.items():
+            began = time.perf_counter()
+            arm()
+            if trial >= warmup:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def in_own_process(build: Callable[..., Callable[[], object]], *arguments: object) -> Callable:
+    """What ``build(*arguments)`` returns, but living and called in a process of its own.
+
+    For arms that differ in what belongs to a process, such as its memory allocator. While one
+    runs, the others wait.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    spawn.Process(target=_serve, args=(there, build, arguments), daemon=True).start()
+
+    def call() -> None:
+        here.send(True)
+        here.recv()
+
+    return call
+
+
+def _serve(pipe: Connection, build: Callable[..., Callable], arguments: Sequence[object]) -> None:
+    arm = build(*arguments)
+    with suppress(EOFError):  # the parent has gone
+        while pipe.recv():
+            arm()
+            pipe.send(True)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratios(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest of slower/faster over the rounds; each round is a pair."""
+    return spread([a / b for a, b in zip(slower, faster, strict=True)])
+
+
+def show(values: Mapping[str, float], digits: int = 2) -> str:
+    """``median (min to max)``."""
+    median, low, high = (f"{values[key]:.{digits}f}" for key in ("median", "min", "max"))
+    return f"{median} ({low} to {high})"
+
+
+def write_record(name: str, what: str, **facts: object) -> Path:
+    """Write ``results/<name>.json`` with the facts and what they were measured on."""
+    path = RESULTS / f"{name}.json"
+    record = {"schema": "hdkd/benchmark/1", "what": what} | facts | {"machine": _machine()}
+    write_json(path, json.loads(json.dumps(record)))
+    return path
+
+
+def _machine() -> dict[str, object]:
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "load": os.getloadavg()[0],  # of the last minute: other processes included
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,123 @@
+"""What learning the weights costs: a stretch of ``hdkd`` over the same stretch of ``joint``.
+
+    python benchmarks/overhead.py [--threads 1 --trials 5 --batch 64 --exits 5 7 11]
+
+Both train the same MSDNet (base 1, step 1) on random pictures of CIFAR's size, in turn in one
+process. A stretch is one update interval, so each has exactly one update of the weights; that they
+moved is checked. The terms and weights alone are timed at the largest number of exits and 1000
+classes, forward and backward, beside a whole step without an update. Writes
+benchmarks/results/overhead.json.
+
+K exits, B batch, C classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from harness import in_turn, ratios, show, write_record
+from step_cpu import CPU, cifar_like, hdkd_loop, settings_for
+
+from hdkd_cli.method.terms import Terms
+from hdkd_cli.method.weights import HarmonizedWeights
+from hdkd_cli.settings.schema import Settings
+
+TARGETS = {10: 1.15, 1: 3.0}
+"""Update interval → at most this much of ``joint``."""
+TARGET_TERMS_SHARE = 0.03
+
+
+def network(exits: int) -> dict[str, object]:
+    """The model section."""
+    return {"name": "msdnet", "exits": exits, "base": 1, "step": 1}
+
+
+def stretch(settings: Settings, steps: int) -> Callable[[], None]:
+    """A function that takes ``steps`` steps and asserts that learned weights moved."""
+    state, step = hdkd_loop(settings, cifar_like(settings))
+
+    def run() -> None:
+        before = state.weights().detach().clone()
+        for _ in range(steps):
+            step()
+        moved = not torch.equal(before, state.weights())
+        assert moved == settings.weights.learned
+
+    return run
+
+
+def terms_alone(terms: Terms, weights: HarmonizedWeights, batch: int, classes: int) -> Callable:
+    """A function that computes the weighted loss of given logits and its gradient."""
+    logits_KBC = torch.randn(terms.num_exits, batch, classes, requires_grad=True)
+    labels_B = torch.randint(classes, (batch,))
+
+    def run() -> None:
+        logits_KBC.grad = None
+        (weights().detach() * terms(logits_KBC, labels_B)).sum().backward()
+
+    return run
+
+
+def main() -> None:
+    """Measure, print a table, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--exits", type=int, nargs="+", default=[5, 7, 11])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print("hdkd over joint: median (min to max)")
+    print("exits  update every   ratio                 target")
+    rows = []
+    for exits in arguments.exits:
+        for interval, target in TARGETS.items():
+            model = network(exits)
+            learned = settings_for(model, arguments.batch, "hdkd", interval=interval)
+            joint = settings_for(model, arguments.batch, "joint")
+            arms = {"joint": stretch(joint, interval), "hdkd": stretch(learned, interval)}
+            seconds = in_turn(arms, trials=arguments.trials, warmup=1)
+            ratio = ratios(seconds["hdkd"], seconds["joint"])
+            rows.append(
+                {
+                    "exits": exits,
+                    "interval": interval,
+                    "ratio": ratio,
+                    "target": target,
+                    "seconds": seconds,
+                }
+            )
+            print(f"{exits:5}  {interval:12}   {show(ratio):20}  {target}", flush=True)
+
+    exits, classes = max(arguments.exits), 1000
+    settings = settings_for(network(exits), arguments.batch, "naive-dkd")
+    state, step = hdkd_loop(settings, cifar_like(settings, classes))
+    assert state.net.num_classes == classes
+    alone = terms_alone(state.terms, state.weights, arguments.batch, classes)
+    seconds = in_turn({"terms": alone, "step": step}, trials=arguments.trials)
+    share = ratios(seconds["terms"], seconds["step"])
+    print(
+        f"terms and weights alone, {exits} exits, {classes} classes: {show(share, 4)} of a step, "
+        f"target {TARGET_TERMS_SHARE}"
+    )
+    write_record(
+        "overhead",
+        "wall time of hdkd over joint on one network, and the terms' share of a step",
+        device=str(CPU),
+        batch=arguments.batch,
+        trials=arguments.trials,
+        rows=rows,
+        terms={
+            "exits": exits,
+            "classes": classes,
+            "share": share,
+            "target": TARGET_TERMS_SHARE,
+            "seconds": seconds,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

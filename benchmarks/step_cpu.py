@@ -1,0 +1,333 @@
+"""How fast a training step is on a CPU, beside the loop one would write by hand.
+
+    python benchmarks/step_cpu.py [--threads 1 --trials 10 --net cifar100-msdnet7 ...]
+
+Both train the same network with the same dense distillation and fixed weights on random pictures
+of CIFAR's size, and take steps in turn: in one process, and each in a process of its own, where
+``hdkd`` may also set the memory allocator as ``hdkd train`` does.
+
+``plain`` is ordinary PyTorch: modules run layer by layer, a list of losses over pairs of exits, the
+default SGD, a DataLoader that transforms image by image (without workers, which would be further
+cores), ``.item()`` for the logs. ``hdkd`` is what ``hdkd train`` runs. Writes
+benchmarks/results/step_cpu.json.
+
+K exits, B batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from harness import in_own_process, in_turn, ratios, show, spread, write_record
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from hdkd_cli.data import Batch, ImageData
+from hdkd_cli.data.memory import MemoryImages
+from hdkd_cli.data.source import ArraySource
+from hdkd_cli.data.splits import make_splits
+from hdkd_cli.devices import keep_freed_memory
+from hdkd_cli.models import MSDNet, build_model
+from hdkd_cli.settings.schema import DATASETS, METHODS, Settings
+from hdkd_cli.training.state import TrainState
+from hdkd_cli.training.step import new_totals, train_step
+
+CPU = torch.device("cpu")
+TARGET = 1.5
+NETS = {
+    "cifar100-msdnet7": ({"name": "msdnet", "exits": 7, "base": 4, "step": 2}, 128),
+    "cifar100-small": ({"name": "msdnet", "exits": 5, "base": 1, "step": 1}, 64),
+}
+"""The model section and the batch size of two presets."""
+
+
+def cifar_like(settings: Settings, classes: int = 100) -> ImageData:
+    """Random pictures in CIFAR's format: 60 a class."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (60 * classes, 32, 32, 3), dtype=np.uint8)
+    labels = torch.arange(len(pixels)) % classes
+    source = ArraySource.from_parts(
+        [f"class {c}" for c in range(classes)],
+        (pixels[classes:], labels[classes:]),
+        (pixels[:classes], labels[:classes]),
+    )
+    images = MemoryImages(source, settings.data)
+    return ImageData(settings.data, source.classes, make_splits(source, settings.data), images)
+
+
+def settings_of(net: str, method: str, precision: str) -> Settings:
+    """Settings of a preset's network and batch under a training method."""
+    return settings_for(*NETS[net], method, precision=precision)
+
+
+def settings_for(
+    model: Mapping[str, object],
+    batch_size: int,
+    method: str,
+    *,
+    precision: str = "fp32",
+    **weights: object,
+) -> Settings:
+    """Settings of a network under a training method, for ``cifar_like`` images."""
+    return Settings.model_validate(
+        METHODS[method]
+        | {
+            "data": DATASETS["cifar100"]
+            | {"name": "cifar100", "root": ".", "val_per_class": 9, "cache": False},
+            "model": model,
+            "weights": METHODS[method]["weights"] | weights,
+            "training": {"batch_size": batch_size, "precision": precision},
+        }
+    )
+
+
+# the loop by hand
+
+
+class PlainMSDNet(nn.Module):
+    """The network as it is usually run: layer by layer, all scales of a layer, one big cat each.
+
+    It has copies of the layers of ``net``, so cells that no exit needs are left out here too.
+    """
+
+    def __init__(self, net: MSDNet) -> None:
+        super().__init__()
+        self.stem = net.stages[0].stem
+        self.classifiers = nn.ModuleList(stage.classifier for stage in net.stages)
+        cells = sorted(
+            (cell for stage in net.stages for cell in stage.cells),
+            key=lambda cell: (cell.layer.number, cell.scale),
+        )
+        self.cells = nn.ModuleList(cells)
+        self.depths = [max(cell.layer.number for cell in stage.cells) for stage in net.stages]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        scales = []
+        for layer in self.stem:
+            x = layer(x)
+            scales.append(x)
+        logits = []
+        for number in range(1, self.depths[-1] + 1):
+            new = list(scales)
+            for cell in self.cells:
+                if cell.layer.number == number:
+                    parts = [scales[cell.scale]]
+                    if cell.down is not None:
+                        parts.append(cell.down(scales[cell.scale - 1]))
+                    parts.append(cell.same(scales[cell.scale]))
+                    out = torch.cat(parts, dim=1)
+                    if cell.transition is not None:
+                        out = cell.transition(out)
+                    new[cell.scale] = out
+            scales = new
+            if number in self.depths:
+                logits.append(self.classifiers[len(logits)](scales[-1]))
+        return logits
+
+
+class Pictures(Dataset):
+    """The training images as PIL pictures, transformed one by one."""
+
+    def __init__(self, data: ImageData) -> None:
+        self.source = data.images.source
+        self.indices = data.splits["train"].indices_N.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(data.settings.mean, data.settings.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture = self.source.image(self.indices[index])
+        return self.transform(picture), int(self.source.labels_N[self.indices[index]])
+
+
+def dense_loss(logits: list[Tensor], labels: Tensor, temperature: float) -> Tensor:
+    """Cross-entropies, and every exit taught by the later ones in equal shares."""
+    losses = [F.cross_entropy(z, labels) for z in logits]
+    pairs = [(i, j) for i in range(len(logits)) for j in range(i + 1, len(logits))]
+    for student, teacher in pairs:
+        divergence = F.kl_div(
+            F.log_softmax(logits[student] / temperature, dim=1),
+            F.softmax(logits[teacher].detach() / temperature, dim=1),
+            reduction="batchmean",
+        )
+        losses.append(temperature**2 * divergence / (len(logits) - 1 - student))
+    return sum(losses)
+
+
+def plain_loop(settings: Settings, data: ImageData, net: MSDNet) -> Callable[[], float]:
+    """Returns a function that takes one step and returns the loss."""
+    model = PlainMSDNet(net).train()
+    s = settings.optimizer
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay
+    )
+    size = settings.training.batch_size
+    loader = DataLoader(Pictures(data), batch_size=size, shuffle=True, drop_last=True)
+    bf16 = settings.training.precision == "bf16"
+
+    def endless() -> Iterator[list[Tensor]]:
+        while True:
+            yield from loader
+
+    batches = endless()
+    log = []
+
+    def step() -> float:
+        images, labels = next(batches)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = model(images)
+        loss = dense_loss([z.float() for z in logits], labels, settings.objective.temperature)
+        loss.backward()
+        optimizer.step()
+        correct = [(z.argmax(1) == labels).float().mean().item() for z in logits]
+        log.append((loss.item(), correct))
+        return log[-1][0]
+
+    return step
+
+
+# what hdkd train runs
+
+
+def hdkd_loop(settings: Settings, data: ImageData) -> tuple[TrainState, Callable[[], None]]:
+    """A training state, and a function that takes one step with weight updates where they are due.
+
+    The same calls as training/loop.py between two records of the losses.
+    """
+    state = TrainState.build(settings, data, CPU)
+    s = settings.training
+    reads = {"seed": s.seed, "device": CPU, "channels_last": state.channels_last}
+    batches = data.train_stream(batch_size=s.batch_size, **reads).batches()
+    val_batches = data.val_stream(batch_size=s.batch_size, **reads).batches()
+    totals = new_totals(state)
+
+    def step() -> None:
+        torch.manual_seed(s.seed << 32 | state.step)
+        micro_batches: list[Batch] = [next(batches)]
+        harmonizer = state.harmonizer
+        if harmonizer and not harmonizer.due(state.step):
+            harmonizer = None
+        if harmonizer:
+            harmonizer.before_step(state.net)
+        moved = train_step(state, micro_batches, totals)
+        if harmonizer:
+            harmonizer.after_step(state.net, micro_batches, next(val_batches), step_ok=moved)
+        state.step += 1
+
+    return state, step
+
+
+def check_same(settings: Settings, data: ImageData, net: MSDNet, state: TrainState) -> None:
+    """Both arms have the same loss on the same batch."""
+    images, labels = next(data.train_stream(batch_size=8, seed=1, device=CPU).batches())
+    with torch.no_grad():
+        plain = dense_loss(PlainMSDNet(net)(images), labels, settings.objective.temperature)
+        ours = (state.weights() * state.terms(state.net(images), labels)).sum()
+    torch.testing.assert_close(plain, ours, rtol=1e-4, atol=1e-4)
+
+
+# measuring
+
+
+def plain_process(settings: Settings, threads: int) -> Callable[[], float]:
+    """A process as it would be without hdkd."""
+    torch.set_num_threads(threads)
+    return plain_loop(settings, cifar_like(settings), fresh_net(settings))
+
+
+def hdkd_process(settings: Settings, threads: int) -> Callable[[], None]:
+    """A process as ``hdkd train`` makes it."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    return hdkd_loop(settings, cifar_like(settings))[1]
+
+
+def fresh_net(settings: Settings) -> MSDNet:
+    """The network with new weights."""
+    return build_model(settings.model, num_classes=100, image_size=32)
+
+
+def arms_of(settings: Settings, processes: int, threads: int) -> dict[str, Callable[[], object]]:
+    """Both arms, in this process or each in its own."""
+    if processes == 2:
+        return {
+            "plain": in_own_process(plain_process, settings, threads),
+            "hdkd": in_own_process(hdkd_process, settings, threads),
+        }
+    data = cifar_like(settings)
+    state, ours = hdkd_loop(settings, data)
+    net = fresh_net(settings)
+    net.load_state_dict(state.net.state_dict())
+    check_same(settings, data, net, state)
+    return {"plain": plain_loop(settings, data, net), "hdkd": ours}
+
+
+def measure(
+    name: str, precision: str, processes: int, threads: int, trials: int
+) -> dict[str, object]:
+    """One row of the table, which it prints."""
+    settings = settings_of(name, "naive-dkd", precision)
+    seconds = in_turn(arms_of(settings, processes, threads), trials=trials)
+    batch = settings.training.batch_size
+    rates = {arm: spread([batch / t for t in times]) for arm, times in seconds.items()}
+    speedup = ratios(seconds["plain"], seconds["hdkd"])
+    print(
+        f"{name:17} {precision} {processes:9}   {show(rates['plain'], 0):16} "
+        f"{show(rates['hdkd'], 0):16} {show(speedup)}",
+        flush=True,
+    )
+    return {
+        "net": name,
+        "precision": precision,
+        "processes": processes,
+        "batch": batch,
+        "images_per_s": rates,
+        "speedup": speedup,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    """Measure, print a table, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--net", choices=NETS, action="append")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    # emulated bf16 would say nothing
+    native_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    print("images/s: median (min to max)")
+    print("network           type processes   plain            hdkd             speed-up")
+    rows = [
+        measure(name, precision, processes, arguments.threads, arguments.trials)
+        for name in arguments.net or NETS
+        for precision in (["fp32", "bf16"] if native_bf16 else ["fp32"])
+        for processes in (1, 2)
+    ]
+    print(f"target: a speed-up of {TARGET}")
+    write_record(
+        "step_cpu",
+        "images/s of a training step: a loop by hand and hdkd in turn",
+        trials=arguments.trials,
+        target_speedup=TARGET,
+        rows=rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
