@@ -54,13 +54,15 @@ def test_all_layers_reach_it(
     assert found["origin"] | expected == found["origin"]
 
 
-def test_notes_are_part_of_the_record(capsys: Captured) -> None:
+def test_notes_are_part_of_the_record(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HDKD_DATA__TRAIN_PER_CLASS", "100")
     change = ["settings", "show", "cifar100-small", "--set", "data.name=digits"]
     assert run([*change, "--format", "json"]) == 0
     captured = capsys.readouterr()
     notes = json.loads(captured.out)["notes"]
     assert any(
-        note.startswith("data.train_per_class = 100 (preset cifar100-small)") for note in notes
+        note.startswith("data.train_per_class = 100 (environment HDKD_DATA__TRAIN_PER_CLASS)")
+        for note in notes
     )
     assert captured.err == ""
     assert run(change) == 0
