@@ -182,9 +182,18 @@ def joined() -> Iterator[Ranks]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        store, rank, size = next(rendezvous("env://"))
+        # torchrun's store outlives a restart, with the addresses of processes that are gone
+        start = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} of {size}"
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=dist.PrefixStore(start, store),  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=size,
+        )
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     except ValueError as problem:
         raise UsageError(
@@ -194,7 +203,7 @@ def joined() -> Iterator[Ranks]:
     except RuntimeError as problem:
         raise HdkdError(f"the other ranks cannot be reached ({problem})") from None
     try:
-        ranks = Ranks(dist.get_rank(), dist.get_world_size(), local_rank)
+        ranks = Ranks(rank, size, local_rank)
         yield ranks
         ranks.largest(0)  # nobody hangs up while another still talks
     finally:
