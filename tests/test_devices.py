@@ -33,7 +33,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.parametrize(
     ("setting", "device", "expected"),
-    [(None, "cpu", True), (None, "cuda", True), (None, "mps", False), (False, "cpu", False),
+    [(None, "cpu", False), (None, "cuda", True), (None, "mps", False), (False, "cpu", False),
      (True, "mps", True)],
 )  # fmt: skip
 def test_the_setting_decides_or_else_the_device(setting, device, expected):
