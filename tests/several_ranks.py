@@ -126,11 +126,13 @@ def train_on_two_ranks(
             environments, (None, signal_rank_1_at), answers, strict=True
         )
     ]
-    for process in processes:
+    for process, answer in zip(processes, answers, strict=True):
+        answer.unlink(missing_ok=True)
         process.start()
-    for process in processes:
+    for process, answer in zip(processes, answers, strict=True):
         process.join(120)
-        assert process.exitcode == 0
+        # known defect: torch may abort in its teardown, after the rank has given its answer
+        assert process.exitcode == 0 or (process.exitcode == -signal.SIGABRT and answer.exists())
     return [json.loads(answer.read_text()) for answer in answers]
 
 
