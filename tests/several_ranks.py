@@ -126,13 +126,11 @@ def train_on_two_ranks(
             environments, (None, signal_rank_1_at), answers, strict=True
         )
     ]
-    for process, answer in zip(processes, answers, strict=True):
-        answer.unlink(missing_ok=True)
+    for process in processes:
         process.start()
-    for process, answer in zip(processes, answers, strict=True):
+    for process in processes:
         process.join(120)
-        # known defect: torch may abort in its teardown, after the rank has given its answer
-        assert process.exitcode == 0 or (process.exitcode == -signal.SIGABRT and answer.exists())
+        assert process.exitcode == 0
     return [json.loads(answer.read_text()) for answer in answers]
 
 
