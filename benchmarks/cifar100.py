@@ -94,6 +94,12 @@ def train_stretch(run_dir: Path, preset: str, options: Sequence[str], minutes: f
     return done
 
 
+def is_finished(run_dir: Path) -> bool:
+    """Whether the run is there and trained to its end."""
+    made = (run_dir / "settings.toml").is_file()
+    return made and RunFolder.open(run_dir).info()["status"] == "finished"
+
+
 def saved_step(run_dir: Path) -> int:
     """Steps in the run's last checkpoint; 0 if there is none."""
     if not (run_dir / "settings.toml").is_file():
@@ -108,13 +114,12 @@ def progress(run_dir: Path) -> dict[str, Any]:
     ``seconds`` are those of the processes from start to end: start-up, validation and checkpoints
     are in it, and so in what is extrapolated.
     """
-    started = next(
-        (r for r in read_metrics(run_dir / "metrics.jsonl") if r["event"] == "run_started"), None
-    )
     done = saved_step(run_dir)
+    if done == 0:
+        raise SystemExit(f"{run_dir}: not one step was saved yet; give it more --minutes")
+    log = read_metrics(run_dir / "metrics.jsonl")
+    started = next(record for record in log if record["event"] == "run_started")
     seconds = sum(stretch["seconds"] for stretch in stretches_of(run_dir))
-    if started is None or done == 0:
-        raise SystemExit(f"{run_dir}: not one step was saved; give it more --minutes")
     per_epoch, total = started["steps_per_epoch"], started["total_steps"]
     return {
         "step": done,
@@ -165,15 +170,17 @@ def record_of(run_dir: Path, data_dir: Path, name: str) -> Path:
         device=info["device"],
         versions=info["versions"],
         git_revision=info["git_revision"],
-        settings=to_toml(run.settings().model_copy(update={"data": _nowhere(run)})),
+        settings=_settings_text(run),
         training=progress(run_dir) | {"each": stretches_of(run_dir)},
         results=evaluate(run_dir, data_dir),
     )
 
 
-def _nowhere(run: RunFolder) -> Any:
-    """The data section without the folder the images were in."""
-    return run.settings().data.model_copy(update={"root": None})
+def _settings_text(run: RunFolder) -> str:
+    """The run's settings, but for the folder the images were in."""
+    settings = run.settings()
+    data = settings.data.model_copy(update={"root": None})
+    return to_toml(settings.model_copy(update={"data": data}))
 
 
 def main() -> None:
@@ -191,7 +198,8 @@ def main() -> None:
     options = ["--data-dir", str(arguments.data_dir)]
     options += [word for assignment in arguments.set for word in ("--set", assignment)]
     options += ["--device", arguments.device] if arguments.device else []
-    train_stretch(run_dir, arguments.preset, options, arguments.minutes)
+    if not is_finished(run_dir):
+        train_stretch(run_dir, arguments.preset, options, arguments.minutes)
     now = progress(run_dir)
     print(
         f"step {now['step']} of {now['steps']}, epoch {now['epochs_done']:.2f} of "

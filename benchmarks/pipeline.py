@@ -40,18 +40,18 @@ TARGET_SPEED = 0.95
 TARGET_WAITING = 0.05
 """Share of a training step spent waiting for images, at most."""
 CLASSES = 10
-JPEG_QUALITY = 85
+JPEG_QUALITY = 90
 TRANSFORMS = ("train", "evaluation")
 
 
 def smooth_noise(generator: np.random.Generator, width: int, height: int) -> Image.Image:
-    """A picture with a spectrum like a photograph's: noise of many scales, the coarse strongest."""
+    """A picture that compresses about as a photograph does: noise of many scales."""
     pixels = np.full((height, width, 3), 128.0)
     for cells in (3, 6, 12, 24, 48, 96, 192):
         for colour in range(3):
             grid = generator.standard_normal((cells, cells), dtype=np.float32)
             layer = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
-            pixels[:, :, colour] += 120 / cells**0.7 * np.asarray(layer)
+            pixels[:, :, colour] += 100 / cells**0.3 * np.asarray(layer)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -196,7 +196,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--workers", type=int, nargs="+", help="default: those of 0 1 2 4 there are")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", help="default: those of 0 1 2 4 there are"
+    )
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--step-batch", type=int, default=8)
@@ -225,7 +227,7 @@ def main() -> None:
         settings = imagenet_like(root, min(1, max(workers)), arguments.step_batch)
         wait = waiting(settings, open_data(settings.data), arguments.steps)
     print(
-        f"waiting: {show(wait['waiting_share'], 3)} of a step of imagenet-msdnet5-step4 on this CPU "
+        f"waiting: {show(wait['waiting_share'], 3)} of a step of imagenet-msdnet5-step4 here "
         f"({wait['workers']} worker, {wait['images_per_s']:.1f} images/s), target {TARGET_WAITING}"
     )
     write_record(

@@ -52,7 +52,16 @@ def seconds_to_first_step(command: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryFile() as talk:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "hdkd_cli", "train", *command, *ended_at_once, "--runs-dir", runs],
+            [
+                sys.executable,
+                "-m",
+                "hdkd_cli",
+                "train",
+                *command,
+                *ended_at_once,
+                "--runs-dir",
+                runs,
+            ],
             stdout=subprocess.DEVNULL,
             stderr=talk,
         )

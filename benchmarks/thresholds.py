@@ -62,7 +62,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     facts = measure(arguments.exits, arguments.samples, arguments.classes, arguments.trials)
-    print(f"confidences {facts['confidence_seconds']:.2f} s, fitting {show(facts['fit_seconds'])} s")
+    print(
+        f"confidences {facts['confidence_seconds']:.2f} s, fitting {show(facts['fit_seconds'])} s"
+    )
     write_record("thresholds", "39 geometric operating points: fit and simulate, one core", **facts)
 
 
