@@ -91,7 +91,7 @@ def measure(axis: str, values: Sequence[int], base: Mapping[str, int], trials: i
             state, batch = fresh_state(settings, at["classes"])
             arms[kind, value] = one_step(state, batch, update=kind == "update")
         work.append(at["batch"] * measure_costs(state.net).macs_K[-1])
-    seconds = in_turn(arms, trials=trials)
+    seconds = in_turn(arms, trials=trials, warmup=1)
     growth = {}
     for kind in KINDS:
         rounds = list(zip(*(seconds[kind, value] for value in values), strict=True))

@@ -275,8 +275,8 @@ def test_verdicts():
     assert finding(1.5, None).cells()[2:] == ("", "")
 
 
-def test_every_script_of_the_bench_is_read_and_none_twice():
-    assert list(bench.BOUNDED) == list(claims.READERS)
+def test_the_record_of_every_script_of_the_bench_is_read():
+    assert bench.BOUNDED.keys() <= claims.READERS.keys()
     for name in bench.BOUNDED:
         source = (Path(bench.__file__).parent / f"{name}.py").read_text()
         options = [word for word in bench.BOUNDED[name] if word.startswith("--")]
