@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +68,14 @@ def train_stretch(run_dir: Path, preset: str, options: Sequence[str], minutes: f
     before = saved_step(run_dir)
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "hdkd_cli", "train", *which, *options], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "hdkd_cli", "train", *which, *options],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C comes here alone: a second signal would end it unsaved
     )
     try:
         exit_code = process.wait(minutes * 60)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.send_signal(signal.SIGTERM)
-        exit_code = process.wait()
-    except KeyboardInterrupt:  # a terminal sends it to both; a lone one is passed on
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
         exit_code = process.wait()
     done = saved_step(run_dir)
     stretch = {
@@ -88,8 +85,8 @@ def train_stretch(run_dir: Path, preset: str, options: Sequence[str], minutes: f
     }
     if run_dir.is_dir():
         write_json(stretches_file(run_dir), {"stretches": [*stretches_of(run_dir), stretch]})
-    stopped = {128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGINT}
-    if exit_code and exit_code not in stopped:
+    # stopped after saving; or before there was anything to save
+    if exit_code not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
         raise SystemExit(exit_code)
     return done
 
@@ -194,6 +191,7 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--name", help="of the record; default: the run's")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it is passed on
     run_dir = arguments.run_dir.absolute()
     options = ["--data-dir", str(arguments.data_dir)]
     options += [word for assignment in arguments.set for word in ("--set", assignment)]
