@@ -28,10 +28,10 @@ Floats = NDArray[np.float64]
 Thresholds = NDArray[np.float32]
 
 # Accuracy that the whole network's cost is worth: none, and from very little to more than there is.
-_PRICES = np.concatenate([[0.0], np.geomspace(1e-3, 10, 48)])
+_PRICES = np.concatenate([[0.0], np.geomspace(1e-3, 10, 24)])
 _FAMILY_BUDGETS = 33
 _MAX_SWEEPS = 30
-_BISECTIONS = 14
+_BISECTIONS = 10
 
 
 def optimal_family(table: ExitTable) -> Thresholds:
@@ -40,8 +40,9 @@ def optimal_family(table: ExitTable) -> Thresholds:
     Seen are 33 equally spaced budgets of the searched path, and the 39 published points.
     """
     budgets_B = np.linspace(table.macs_K[0], table.macs_K[-1], _FAMILY_BUDGETS)
-    searched_BK = along(table, best_path(table), budgets_B)
-    seen_PK = np.concatenate([searched_BK, family(table, PUBLISHED_RHOS)])
+    published_PK = family(table, PUBLISHED_RHOS)
+    searched_BK = along(table, best_path(table, published_PK), budgets_B)
+    seen_PK = np.concatenate([searched_BK, published_PK])
     return seen_PK[_front(*_cost_and_accuracy(table, seen_PK))]
 
 
@@ -52,8 +53,8 @@ def optimal_within(table: ExitTable, budgets: Sequence[float]) -> Thresholds:
         BudgetError: a budget is below the cost of the first exit.
     """
     geometric_BK = np.stack([within_budget(table, budget) for budget in budgets])
-    searched_BK = along(table, best_path(table), np.array(budgets))
     published_PK = family(table, PUBLISHED_RHOS)
+    searched_BK = along(table, best_path(table, published_PK), np.array(budgets))
     chosen = []
     for b, budget in enumerate(budgets):
         seen_PK = np.vstack([searched_BK[b], geometric_BK[b], published_PK])
@@ -169,10 +170,14 @@ def _sweep(
     return found_MK
 
 
-def best_path(table: ExitTable) -> Thresholds:
+def best_path(table: ExitTable, starts_PK: Thresholds) -> Thresholds:
     """The best thresholds found, (P, K−1): the upper-left hull of cost and expected accuracy.
 
     It begins with all samples leaving at the first exit and ends at the highest accuracy.
+
+    Args:
+        table: The samples.
+        starts_PK: Where the searches may start, beside the `limits` of the geometric family.
     """
     value_KN = expected_correct(table)
 
@@ -181,7 +186,7 @@ def best_path(table: ExitTable) -> Thresholds:
         value_PN = np.take_along_axis(value_KN, result.exit_PN, axis=0)
         return mean_cost(result.count_PK, table.macs_K), value_PN.mean(axis=1)
 
-    starts_PK = np.concatenate([limits(table), family(table, PUBLISHED_RHOS)])
+    starts_PK = np.concatenate([limits(table), starts_PK])
     cost_P, value_P = measure(starts_PK)
     price_M = _PRICES / table.macs_K[-1]
     best_M = (value_P - price_M[:, None] * cost_P).argmax(axis=1)

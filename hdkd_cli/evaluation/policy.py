@@ -141,6 +141,11 @@ class ExitPolicy(_Frozen):
             raise ValueError(
                 f"{self.num_exits} temperatures but {len(self.combination.weights)} rows of weights"
             )
+        if self.val_auroc is not None and len(self.val_auroc) != self.num_exits:
+            raise ValueError(
+                f"{len(self.val_auroc)} values of AUROC, {self.num_exits} exits need "
+                f"{self.num_exits}"
+            )
         for number, point in enumerate(self.points, 1):
             if len(point.thresholds) != self.num_exits - 1:
                 raise ValueError(

@@ -21,8 +21,8 @@ from hdkd_cli.evaluation.policy import Guarantee, GuaranteeKind, LossKind
 from hdkd_cli.evaluation.simulate import simulate
 from hdkd_cli.evaluation.table import ExitTable
 
-# From safe to fast. Of two exits, ρ = p/(128−p) lets p/128 of the samples wait for the second.
-_RHOS = tuple(Fraction(p, 128 - p) for p in range(127, 0, -1))
+# From safe to fast. Of two exits, ρ = p/(192−p) lets p/192 of the samples wait for the second.
+_RHOS = tuple(Fraction(p, 192 - p) for p in range(191, 0, -1))
 
 
 def safe_to_fast(table: ExitTable) -> NDArray[np.float32]:
@@ -60,7 +60,8 @@ def last_safe(loss_PN: NDArray[np.int8], promise: Guarantee) -> int:
     if promise.delta is None:
         safe_P = _crc_safe(loss_PN, promise.epsilon)
     else:
-        safe_P = _p_values(loss_PN, promise.epsilon) <= promise.delta
+        p_values = _binary_p_values if promise.loss == "disagreement" else _gap_p_values
+        safe_P = p_values(loss_PN, promise.epsilon) <= promise.delta
     # Fixed sequence: the first point that fails ends it, and the one before is taken.
     return int(np.logical_and.accumulate(safe_P[1:]).sum())
 
@@ -72,23 +73,21 @@ def _crc_safe(loss_PN: NDArray[np.int8], epsilon: float) -> NDArray[np.bool_]:
     return safe_P
 
 
-def _p_values(loss_PN: NDArray[np.int8], epsilon: float) -> NDArray[np.float64]:
-    """Of "the risk is above ε", (P,).
-
-    A loss that may be negative has two: clamped at 0 it is binary and no smaller, which is sharp
-    for a small ε; the other looks at the loss itself. Twice the smaller one is valid (Bonferroni).
-    """
-    binary_P = _binary_p_values(loss_PN.clip(0), epsilon)
-    if loss_PN.min() >= 0:
-        return binary_P
-    p_P: NDArray[np.float64] = 2 * np.minimum(binary_P, _bounded_p_values(loss_PN, epsilon))
-    return p_P
-
-
 def _binary_p_values(loss_PN: NDArray[np.int8], epsilon: float) -> NDArray[np.float64]:
     """P(Binomial(n, ε) ≤ losses seen): of "the risk is above ε", for losses 0 and 1."""
     cdf = binomial_cdf(loss_PN.shape[1], epsilon)
     p_P: NDArray[np.float64] = cdf[loss_PN.sum(axis=1, dtype=np.int64)]
+    return p_P
+
+
+def _gap_p_values(loss_PN: NDArray[np.int8], epsilon: float) -> NDArray[np.float64]:
+    """Of "the risk is above ε", for losses in {−1, 0, 1}: twice the smaller of two (Bonferroni).
+
+    Clamped at 0 the loss is binary and no smaller, which is sharp for a small ε; for a large one
+    it is better to look at the loss itself.
+    """
+    clamped_P = _binary_p_values(loss_PN.clip(0), epsilon)
+    p_P: NDArray[np.float64] = 2 * np.minimum(clamped_P, _bounded_p_values(loss_PN, epsilon))
     return p_P
 
 
