@@ -143,7 +143,7 @@ def calibrate_thresholds(
             "--budget",
             metavar="B",
             help="Mean cost to meet: a fraction of the full network (0.4) or MACs (30M). "
-            "May be repeated. Without: a family of operating points.",
+            "May be repeated. Without: a family of operating points (geometric: the 39 published).",
         ),
     ] = None,
     target_accuracy: Annotated[
@@ -256,6 +256,11 @@ def calibrate_thresholds(
         )
         assert fitted.guarantee is not None
         talk.note(fitted.guarantee.statement)
+        if all(t is None for t in fitted.points[0].thresholds):
+            talk.warning(
+                f"with {fitted.guarantee.n} calibration samples nothing faster is safe: all images "
+                "take the last exit; set more aside, or allow a larger --max-risk"
+            )
     else:
         search = calibration.calibrate_optimal
         if kind == "geometric":

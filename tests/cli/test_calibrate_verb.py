@@ -102,6 +102,11 @@ def test_a_guarantee_from_files(files: dict[str, str], tmp_path: Path, capsys: A
     assert (promise["epsilon"], promise["delta"]) == (0.3, 0.1)
     assert promise["statement"] in captured.err.replace("\n", " ")
     piped(["eval-budget", "--scores", files["test"], "--policy", str(tmp_path / "p.json")], capsys)
+    strict = ["calibrate", "--scores", files["val"], "--max-risk", "0.0001", *held_out]
+    assert app.run(strict) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["points"][0]["thresholds"] == [None, None]
+    assert "take the last exit" in captured.err.replace("\n", " ")
     other = ["--guarantee", "crc", "--loss", "accuracy-gap"]
     promise = piped([*calibrate, *held_out, *other], capsys)["guarantee"]
     assert (promise["kind"], promise["loss"]) == ("crc", "accuracy-gap")

@@ -134,9 +134,9 @@ def test_without_fingerprints_the_samples_themselves_are_compared():
 
 
 def test_a_guarantee_is_about_one_network():
+    other = make_scores(seed=1, meta=ASIDE | {"checkpoint_sha256": "f" * 64})
     with pytest.raises(ScoresError, match="another checkpoint_sha256"):
-        other = ASIDE | {"checkpoint_sha256": "f" * 64}
-        check_calibration(make_scores(), make_scores(seed=1, meta=other))
+        check_calibration(make_scores(), other)
     for other_size in ({"exits": 4}, {"classes": 9}):
         with pytest.raises(ScoresError, match="another network"):
             check_calibration(make_scores(), make_scores(seed=1, meta=ASIDE, **other_size))
