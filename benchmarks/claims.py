@@ -72,6 +72,18 @@ def _step_cpu(record: Record) -> Iterator[Finding]:
         )
 
 
+def _step_compiled(record: Record) -> Iterator[Finding]:
+    for row in record["rows"]:
+        yield Finding(
+            f"the same with `training.compile`, {row['net']} {row['precision']}: speed (the first "
+            f"step waits {row['build_seconds']:.0f} s)",
+            row["speedup"],
+            record["target_speedup"],
+            CONVOLUTIONS,
+            at_least=True,
+        )
+
+
 def _overhead(record: Record) -> Iterator[Finding]:
     for row in record["rows"]:
         every = "every step" if row["interval"] == 1 else f"every {row['interval']} steps"
@@ -178,6 +190,7 @@ def _exact(value: float) -> dict[str, float]:
 
 READERS: dict[str, Callable[[Record], Iterator[Finding]]] = {
     "step_cpu": _step_cpu,
+    "step_compiled": _step_compiled,
     "overhead": _overhead,
     "thresholds": _thresholds,
     "memory": _memory,

@@ -41,25 +41,31 @@ def in_turn(
     return seconds
 
 
-def in_own_process(build: Callable[..., Callable[[], object]], *arguments: object) -> Callable:
+def in_own_process(
+    build: Callable[..., Callable[[], object]], *arguments: object
+) -> tuple[Callable[[], None], float]:
     """What ``build(*arguments)`` returns, but living and called in a process of its own.
 
     For arms that differ in what belongs to a process, such as its memory allocator. While one
-    runs, the others wait.
+    runs, the others wait. Returns it, and the seconds it took to build.
     """
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     spawn.Process(target=_serve, args=(there, build, arguments), daemon=True).start()
 
+    began = time.perf_counter()
+    here.recv()
+
     def call() -> None:
         here.send(True)
         here.recv()
 
-    return call
+    return call, time.perf_counter() - began
 
 
 def _serve(pipe: Connection, build: Callable[..., Callable], arguments: Sequence[object]) -> None:
     arm = build(*arguments)
+    pipe.send(True)
     with suppress(EOFError):  # the parent has gone
         while pipe.recv():
             arm()

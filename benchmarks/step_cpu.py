@@ -1,6 +1,6 @@
 """How fast a training step is on a CPU, beside the loop one would write by hand.
 
-    python benchmarks/step_cpu.py [--threads 1 --trials 10 --net cifar100-msdnet7 ...]
+    python benchmarks/step_cpu.py [--threads 1 --trials 10 --net cifar100-msdnet7 ... --compiled]
 
 Both train the same network with the same dense distillation and fixed weights on random pictures
 of CIFAR's size, and take steps in turn: in one process, and each in a process of its own, where
@@ -9,7 +9,8 @@ of CIFAR's size, and take steps in turn: in one process, and each in a process o
 ``plain`` is ordinary PyTorch: modules run layer by layer, a list of losses over pairs of exits, the
 default SGD, a DataLoader that transforms image by image (without workers, which would be further
 cores), ``.item()`` for the logs. ``hdkd`` is what ``hdkd train`` runs. Writes
-benchmarks/results/step_cpu.json.
+benchmarks/results/step_cpu.json; with ``--compiled`` (``training.compile``, in processes of their
+own) results/step_compiled.json.
 
 K exits, B batch.
 """
@@ -34,6 +35,7 @@ from hdkd_cli.data.splits import make_splits
 from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.models import MSDNet, build_model
 from hdkd_cli.settings.schema import DATASETS, METHODS, Settings
+from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, train_step
 
@@ -58,11 +60,6 @@ def cifar_like(settings: Settings, classes: int = 100) -> ImageData:
     )
     images = MemoryImages(source, settings.data)
     return ImageData(settings.data, source.classes, make_splits(source, settings.data), images)
-
-
-def settings_of(net: str, method: str, precision: str) -> Settings:
-    """Settings of a preset's network and batch under a training method."""
-    return settings_for(*NETS[net], method, precision=precision)
 
 
 def settings_for(
@@ -256,7 +253,10 @@ def hdkd_process(settings: Settings, threads: int) -> Callable[[], None]:
     """A process as ``hdkd train`` makes it."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    return hdkd_loop(settings, cifar_like(settings))[1]
+    state, step = hdkd_loop(settings, cifar_like(settings))
+    if settings.training.compile:
+        compile_step(state)
+    return step
 
 
 def fresh_net(settings: Settings) -> MSDNet:
@@ -264,13 +264,8 @@ def fresh_net(settings: Settings) -> MSDNet:
     return build_model(settings.model, num_classes=100, image_size=32)
 
 
-def arms_of(settings: Settings, processes: int, threads: int) -> dict[str, Callable[[], object]]:
-    """Both arms, in this process or each in its own."""
-    if processes == 2:
-        return {
-            "plain": in_own_process(plain_process, settings, threads),
-            "hdkd": in_own_process(hdkd_process, settings, threads),
-        }
+def arms_in_one_process(settings: Settings) -> dict[str, Callable[[], object]]:
+    """Both arms here, from the same weights."""
     data = cifar_like(settings)
     state, ours = hdkd_loop(settings, data)
     net = fresh_net(settings)
@@ -279,27 +274,24 @@ def arms_of(settings: Settings, processes: int, threads: int) -> dict[str, Calla
     return {"plain": plain_loop(settings, data, net), "hdkd": ours}
 
 
-def measure(
-    name: str, precision: str, processes: int, threads: int, trials: int
-) -> dict[str, object]:
-    """One row of the table, which it prints."""
-    settings = settings_of(name, "naive-dkd", precision)
-    seconds = in_turn(arms_of(settings, processes, threads), trials=trials)
+def measure(settings: Settings, processes: int, threads: int, trials: int) -> dict[str, object]:
+    """Speeds of both arms, in this process or each in its own."""
+    build_seconds = None
+    if processes == 1:
+        arms = arms_in_one_process(settings)
+    else:
+        plain, _ = in_own_process(plain_process, settings, threads)
+        ours, build_seconds = in_own_process(hdkd_process, settings, threads)
+        arms = {"plain": plain, "hdkd": ours}
+    seconds = in_turn(arms, trials=trials)
     batch = settings.training.batch_size
-    rates = {arm: spread([batch / t for t in times]) for arm, times in seconds.items()}
-    speedup = ratios(seconds["plain"], seconds["hdkd"])
-    print(
-        f"{name:17} {precision} {processes:9}   {show(rates['plain'], 0):16} "
-        f"{show(rates['hdkd'], 0):16} {show(speedup)}",
-        flush=True,
-    )
     return {
-        "net": name,
-        "precision": precision,
+        "precision": settings.training.precision,
         "processes": processes,
         "batch": batch,
-        "images_per_s": rates,
-        "speedup": speedup,
+        "build_seconds": build_seconds,
+        "images_per_s": {arm: spread([batch / t for t in s]) for arm, s in seconds.items()},
+        "speedup": ratios(seconds["plain"], seconds["hdkd"]),
         "seconds": seconds,
     }
 
@@ -310,21 +302,31 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--net", choices=NETS, action="append")
+    parser.add_argument("--compiled", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     # emulated bf16 would say nothing
     native_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     print("images/s: median (min to max)")
     print("network           type processes   plain            hdkd             speed-up")
-    rows = [
-        measure(name, precision, processes, arguments.threads, arguments.trials)
-        for name in arguments.net or NETS
-        for precision in (["fp32", "bf16"] if native_bf16 else ["fp32"])
-        for processes in (1, 2)
-    ]
+    rows = []
+    for net in arguments.net or NETS:
+        for precision in ["fp32", "bf16"] if native_bf16 else ["fp32"]:
+            for processes in (2,) if arguments.compiled else (1, 2):
+                settings = settings_for(
+                    *NETS[net], "naive-dkd", precision=precision, compile=arguments.compiled
+                )
+                row = measure(settings, processes, arguments.threads, arguments.trials)
+                rows.append({"net": net, **row})
+                plain, ours = (show(row["images_per_s"][arm], 0) for arm in ("plain", "hdkd"))
+                print(
+                    f"{net:17} {precision} {processes:9}   {plain:16} {ours:16} "
+                    f"{show(row['speedup'])}",
+                    flush=True,
+                )
     print(f"target: a speed-up of {TARGET}")
     write_record(
-        "step_cpu",
+        "step_cpu" if not arguments.compiled else "step_compiled",
         "images/s of a training step: a loop by hand and hdkd in turn",
         trials=arguments.trials,
         target_speedup=TARGET,

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import bench
 import cifar100
 import claims
+import gpu
 import growth
 import harness
 import memory
@@ -209,7 +210,7 @@ def test_overhead_rows():
 
 def test_step_cpu_compares_the_same_mathematics():
     settings = step_cpu.settings_for({"name": "msdnet", "exits": 2}, 4, "naive-dkd")
-    arms = step_cpu.arms_of(settings, 1, 1)  # checks both losses on the same batch
+    arms = step_cpu.arms_in_one_process(settings)  # checks both losses on the same batch
     assert math.isfinite(arms["plain"]())
 
 
@@ -310,3 +311,28 @@ def test_the_section_is_replaced_and_nothing_else():
     assert once.startswith("above\n")
     assert once.endswith("\nbelow\n")
     assert readme.replaced(once, "new") == once
+
+
+# gpu: everything but the GPU itself
+
+
+def test_gpu_rows_are_well_formed_where_there_is_none(monkeypatch):
+    toy = ({"name": "msdnet", "exits": 2, "channels": 4, "growth": 2}, 8)
+    monkeypatch.setattr(gpu, "STEPS", 1)
+    monkeypatch.setattr(gpu, "NETS", {"cifar100-small": toy, "cifar100-msdnet7": toy})
+    monkeypatch.setattr(gpu, "RECIPES", {"toy": (*toy, 10.0)})
+    assert gpu.waits(CPU) == {"waits": False}
+    (row,) = gpu.agreement(CPU, ["fp32"])
+    assert row == {"precision": "fp32", "gradient": 0.0, "hypergradient": 0.0}
+    row = gpu.recipe("toy", CPU, 1, compiled=False)
+    seconds = row["seconds_a_step"]["median"]
+    assert row["minutes_300_epochs"] == pytest.approx(seconds * (45_000 // 8) * 300 / 60)
+    assert_spread(gpu.overhead(CPU, 1, 1, compiled=False)["ratio"])
+    assert_spread(gpu.steps(CPU, ["fp32"], 1, compiled=False)["images_per_s"]["fp32"])
+
+
+def test_gpu_leaves_out_what_there_is_no_time_for():
+    clock = gpu.Clock(1)
+    assert clock.allows("short", 1)
+    assert not clock.allows("long", 3600)
+    assert clock.left_out == ["long"]
