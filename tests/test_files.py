@@ -35,9 +35,14 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
 
 def test_a_folder_is_whole_or_not_there(tmp_path):
     path = tmp_path / "deep" / "out"
-    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as temporary:
-        write_text(temporary / "a", "half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with atomic_folder(path) as temporary:
+            write_text(temporary / "a", "half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not list(path.parent.iterdir())
 
     path.mkdir()  # an empty folder is taken

@@ -227,7 +227,7 @@ def _outputs(program: Program) -> list[str]:
 
 
 def _as_onnx(program: Program) -> bytes:
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         # One name for the batch of all inputs is what we mean, the exporter finds it odd.
         warnings.filterwarnings("ignore", message="# The axis name: batch")
         exported = torch.onnx.export(

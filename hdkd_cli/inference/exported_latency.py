@@ -38,7 +38,7 @@ def measure_latency(
     full.thresholds_K = [np.float32(np.inf)] * len(exported.thresholds_K)
     records = []
     for size in BATCH_SIZES:
-        tensors = images_BCHW.split(size)
+        tensors = torch.split(images_BCHW, size)
         arrays = [tensor.numpy() for tensor in tensors]
         with torch.inference_mode():
             records.append(

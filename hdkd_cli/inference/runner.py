@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SCHEMA = "hdkd/export/1"
+CONFIDENCES = ("max-prob", "entropy", "margin")
 
 Array = NDArray[Any]
 Program = Callable[[Sequence[Array]], list[Array]]
@@ -67,6 +68,8 @@ class Network:
         self.weights_KK: list[list[float]] = policy["combination"]["weights"]
         self.temperature_K: list[float] = policy["temperatures"]
         self.confidence: str = policy["confidence"]
+        if self.confidence not in CONFIDENCES or len(thresholds) + 1 != len(self.weights_KK):
+            raise Unusable(f"{folder / 'policy.json'}: has another confidence or other exits")
         open_program = {"onnx": _open_onnx, "pt2": _open_pt2}[self.manifest["to"]]
         self.program_K = [
             open_program(_verified(folder / entry["file"], self.manifest["files"]), threads)
@@ -156,14 +159,13 @@ def confidence(logits_BC: Array, kind: str) -> NDArray[np.float32]:
     if kind == "entropy":
         log_p_BC = (shifted_BC - np.log(total_B1)).clip(-200)  # so that 0 · log 0 = 0
         negentropy_B = (np.exp(log_p_BC) * log_p_BC).sum(-1)
-        return (1 + negentropy_B / np.float32(math.log(logits_BC.shape[-1]))).clip(0, 1)
+        certainty_B = 1 + negentropy_B / np.float32(math.log(logits_BC.shape[-1]))
+        return np.asarray(certainty_B.clip(0, 1))
     p_BC = exp_BC / total_B1
     if kind == "max-prob":
         return np.asarray(p_BC.max(-1))
-    if kind == "margin":
-        two_B2 = np.partition(p_BC, -2)[:, -2:]
-        return np.asarray(two_B2[:, 1] - two_B2[:, 0])
-    raise Unusable(f"policy.json: confidence {kind!r} is unknown here")
+    two_B2 = np.partition(p_BC, -2)[:, -2:]
+    return np.asarray(two_B2[:, 1] - two_B2[:, 0])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

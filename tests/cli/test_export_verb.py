@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from hdkd_cli import app
-from hdkd_cli.evaluation.policy import read_policy
+from hdkd_cli import app, load
+from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.inference import export as module
 from hdkd_cli.inference import exported_latency
+from hdkd_cli.models.cost import measure_costs
 
 ANY = pytest.CaptureFixture[str]
 
@@ -44,14 +45,25 @@ def test_record_and_folder(
     assert capsys.readouterr().err == f"error: {out}: exists already; name a new or empty folder\n"
 
 
-def test_a_budget_chooses_the_point(trained: Path, tmp_path: Path, capsys: ANY) -> None:
-    out = tmp_path / "out"
-    arguments = ["export", str(trained), "--to", "pt2", "-o", str(out), "--budget"]
-    assert app.run([*arguments, "0.7", "--format", "table"]) == 0
-    assert "stage3.pt2" in capsys.readouterr().out
-    (point,) = read_policy(out / "policy.json").points
-    macs = json.loads((out / "manifest.json").read_text())["macs"]
-    assert point.val_macs <= 0.7 * macs[-1]
+def test_a_budget_chooses_the_point(
+    trained: Path, tmp_path: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[ExitPolicy] = []
+
+    def export(_net: object, policy: ExitPolicy, *_: object, folder: Path, **__: object) -> None:
+        chosen.append(policy)
+        folder.mkdir()
+
+    monkeypatch.setattr(module, "export", export)
+    for number, budget in enumerate(([], ["--budget", "1"], ["--budget", "0.6"])):
+        out = f"-o{tmp_path / str(number)}"
+        assert app.run(["export", str(trained), "--to", "pt2", out, *budget]) == 0
+    full_macs = measure_costs(load(trained).net).macs_K[-1]
+    assert [len(policy.points) for policy in chosen] == [1, 1, 1]
+    best, within_all, within = (policy.points[0] for policy in chosen)
+    assert best == read_policy(trained / "policies" / "geometric.json").select()
+    assert within_all.val_macs <= full_macs
+    assert within.val_macs <= 0.6 * full_macs
 
 
 @pytest.mark.parametrize("budget", ["0", "lots", "10k"])
@@ -75,7 +87,7 @@ def test_unwritable_output_is_3(trained: Path, capsys: ANY) -> None:
 def test_a_missing_extra_is_2(
     trained: Path, tmp_path: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "find_spec", {}.get)
     assert app.run(["export", str(trained), "--to", "onnx", f"-o{tmp_path / 'out'}"]) == 2
     assert capsys.readouterr().err == (
         "error: --to onnx needs onnx, onnxscript, onnxruntime: pip install 'hdkd[export]'\n"

@@ -33,7 +33,11 @@ class Learned(NamedTuple):
 
 @pytest.fixture(scope="session")
 def learned() -> Learned:
-    settings = small_settings(model=MSDNetSettings(exits=3, base=1, step=1, channels=8, growth=4))
+    shape = {"growth_factors": (1, 2), "bottleneck_factors": (1, 2), "channels": 8, "growth": 4}
+    settings = small_settings(model=MSDNetSettings(exits=3, base=1, step=1, **shape))
+    settings = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"image_size": 20})}
+    )
     data, net = open_data(settings.data), initial_network(settings, num_classes=10)
     optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
     stream = data.train_stream(batch_size=50, seed=0, device=CPU, channels_last=False)

@@ -1,4 +1,4 @@
-"""The runner repeats what the package does, with numpy and pillow alone, in a process of its own."""
+"""The runner repeats what the package does, with numpy and pillow alone."""
 
 import json
 import shutil
@@ -23,21 +23,14 @@ from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import runner
 from hdkd_cli.settings.schema import DataSettings
 
-KINDS = ("max-prob", "entropy", "margin")
 
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", runner.CONFIDENCES)
 @pytest.mark.parametrize("spread", [0.1, 3, 300])
 def test_confidence_is_that_of_evaluation(kind, spread):
     logits = spread * torch.randn(200, 7, generator=torch.Generator().manual_seed(0))
     found = runner.confidence(logits.numpy(), kind)
     assert found.dtype == np.float32
     assert np.abs(found - confidence(logits, kind).numpy()).max() < 1e-6
-
-
-def test_another_confidence_is_refused():
-    with pytest.raises(runner.Unusable, match="'odd' is unknown"):
-        runner.confidence(np.zeros((1, 2), np.float32), "odd")
 
 
 class Table:
@@ -56,7 +49,7 @@ def test_images_leave_as_in_the_simulation(data):
     raw[np.diag_indices(exits)] += 0.1
     weights = (raw / raw.sum(1, keepdims=True)).tolist()
     temperatures = (random.random(exits) + 0.5).tolist()
-    kind = data.draw(st.sampled_from(KINDS))
+    kind = data.draw(st.sampled_from(runner.CONFIDENCES))
     combination = Combination(kind="mean", weights=tuple(map(tuple, weights)))
     scores = Scores(
         torch.from_numpy(logits_KNC),
@@ -210,6 +203,11 @@ def edited(path: Path, **changes):
         (lambda f: (f / "manifest.json").unlink(), "manifest.json: No such file"),
         (lambda f: (f / "policy.json").write_text("{"), "policy.json: is not JSON"),
         (lambda f: edited(f / "manifest.json", schema="x/9"), "is not of schema hdkd/export/1"),
+        (lambda f: edited(f / "policy.json", confidence="odd"), "policy.json: has another conf"),
+        (
+            lambda f: edited(f / "policy.json", points=[{"thresholds": [0.5]}]),
+            "policy.json: .* other exits",
+        ),
         (lambda f: next(f.glob("stage2.*")).write_bytes(b"x"), "does not match the manifest"),
         (lambda f: next(f.glob("stage2.*")).unlink(), "No such file"),
     ],
