@@ -10,7 +10,8 @@
     │   ├── RunError                   a run folder
     │   ├── CheckpointError            a checkpoint: truncated, altered, of another network
     │   ├── ScoresError                a score file
-    │   └── PolicyError                a policy file
+    │   ├── PolicyError                a policy file
+    │   └── ExportError                an exported program that is not what the network is
     ├── DivergedError              4   a loss or gradient was not finite
     ├── GateError                  5   an accuracy fell short of --fail-under
     ├── OtherRankFailed      as there   another process of this run failed, and says why
@@ -73,6 +74,10 @@ class ScoresError(ArtifactError):
 
 class PolicyError(ArtifactError):
     """A policy file is missing or unusable."""
+
+
+class ExportError(ArtifactError):
+    """A network cannot be exported, or what was written computes something else."""
 
 
 class DivergedError(HdkdError):

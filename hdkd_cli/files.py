@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,14 +44,37 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)  # mkstemp gives 0600: hand the file out as open() would have
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600: hand it out as open() would have
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success rename it into place.
+
+    Files in it are to be written by the functions below, which make them durable.
+
+    Args:
+        path: Absent, or an empty folder.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_folder(path.parent)
 
@@ -133,6 +157,13 @@ def read_tensors(
                 "convert it to safetensors first"
             ) from None
         raise error(f"{path}: is damaged or not a safetensors file ({problem})") from None
+
+
+def _umask() -> int:
+    """What this process takes away from the permissions of new files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def looks_like_pickle(path: Path) -> bool:

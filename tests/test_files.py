@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from hdkd_cli.errors import ScoresError
-from hdkd_cli.files import atomic_path, point_link, read_tensors, write_tensors, write_text
+from hdkd_cli.files import (
+    atomic_folder,
+    atomic_path,
+    point_link,
+    read_tensors,
+    write_tensors,
+    write_text,
+)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -24,6 +31,34 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         interrupted()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "deep" / "out"
+
+    def interrupted():
+        with atomic_folder(path) as temporary:
+            write_text(temporary / "a", "half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(path.parent.iterdir())
+
+    path.mkdir()  # an empty folder is taken
+    old = os.umask(0o027)
+    try:
+        with atomic_folder(path) as temporary:
+            write_text(temporary / "a", "whole")
+            assert not list(path.iterdir())
+    finally:
+        os.umask(old)
+    assert (path / "a").read_text() == "whole"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+
+    with pytest.raises(OSError, match="not empty"), atomic_folder(path) as temporary:
+        write_text(temporary / "b", "another")
+    assert [p.name for p in path.parent.rglob("*")] == ["out", "a"]
 
 
 def test_files_get_the_usual_permissions(tmp_path):

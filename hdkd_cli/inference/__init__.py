@@ -1,0 +1,1 @@
+"""Leaving early for real: early exit, latency, export."""

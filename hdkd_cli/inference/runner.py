@@ -1,0 +1,300 @@
+"""Classify images with an exported network that leaves early. Needs no hdkd.
+
+    python run.py IMAGE ... [--batch-size N] [--threads N]
+
+Prints one JSON line an image. Needs numpy, pillow, and onnxruntime; torch in its place if the
+programs beside this file end in .pt2. From Python: ``Network(folder).classify(images_BCHW)``.
+Exit codes: 0 all went well, 2 wrong usage, 3 an image or a file cannot be read.
+
+K exits, B images of a batch, C classes, H W pixels. Exits are 0-based here, 1-based in the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SCHEMA = "hdkd/export/1"
+CONFIDENCES = ("max-prob", "entropy", "margin")
+
+Array = NDArray[Any]
+Program = Callable[[Sequence[Array]], list[Array]]
+"""The state's tensors, batch first → logits (B, C), then the tensors of the next state."""
+
+
+class Unusable(Exception):
+    """A file cannot be used; the message says which and why."""
+
+
+class Exited(NamedTuple):
+    """How each image of a batch left: (B,) each."""
+
+    label_B: NDArray[np.int64]
+    exit_B: NDArray[np.int64]
+    confidence_B: NDArray[np.float32]
+
+
+class Network:
+    """An exported network and the operating point by which its images leave.
+
+    Args:
+        folder: What ``hdkd export`` wrote.
+        threads: Of the processor; None: as many as the library likes.
+
+    Raises:
+        Unusable: a file is missing, damaged or of another version.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.manifest = _read_json(folder / "manifest.json")
+        if self.manifest.get("schema") != SCHEMA:
+            raise Unusable(f"{folder / 'manifest.json'}: is not of schema {SCHEMA}")
+        self.classes: list[str] = _read_json(folder / "labels.json")
+        policy = _read_json(folder / "policy.json")
+        thresholds = policy["points"][0]["thresholds"]
+        # An unused exit is one nobody is sure enough for.
+        self.thresholds_K = [np.float32(np.inf if t is None else t) for t in thresholds]
+        self.weights_KK: list[list[float]] = policy["combination"]["weights"]
+        self.temperature_K: list[float] = policy["temperatures"]
+        self.confidence: str = policy["confidence"]
+        if self.confidence not in CONFIDENCES or len(thresholds) + 1 != len(self.weights_KK):
+            raise Unusable(f"{folder / 'policy.json'}: has another confidence or other exits")
+        open_program = {"onnx": _open_onnx, "pt2": _open_pt2}[self.manifest["to"]]
+        self.program_K = [
+            open_program(_verified(folder / entry["file"], self.manifest["files"]), threads)
+            for entry in self.manifest["programs"]
+        ]
+
+    def classify(self, images_BCHW: Array) -> Exited:
+        """Run stage after stage; an image leaves at the first exit that is sure enough of it.
+
+        The batch shrinks as images leave; the last exit takes all that are left.
+
+        Args:
+            images_BCHW: As ``prepare`` returns them, float32.
+        """
+        size, last = len(images_BCHW), len(self.program_K) - 1
+        exited = Exited(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, "f4"))
+        left_B = np.arange(size)  # where in the batch those that go on stand
+        state: list[Array] = [images_BCHW]
+        seen: list[Array] = []  # logits (B, C) of the exits so far
+        for k, program in enumerate(self.program_K):
+            if not len(left_B):
+                break
+            logits_BC, *state = program(state)
+            seen.append(logits_BC)
+            combined_BC = combine(seen, self.weights_KK[k], self.temperature_K[k])
+            sure_B = confidence(combined_BC, self.confidence)
+            leaves_B = sure_B >= self.thresholds_K[k] if k < last else np.ones(len(left_B), bool)
+            gone = left_B[leaves_B]
+            exited.label_B[gone] = combined_BC[leaves_B].argmax(-1)
+            exited.exit_B[gone] = k
+            exited.confidence_B[gone] = sure_B[leaves_B]
+            if leaves_B.any():
+                stays_B = ~leaves_B
+                left_B = left_B[stays_B]
+                state, seen = [x[stays_B] for x in state], [x[stays_B] for x in seen]
+        return exited
+
+    def prepare(self, path: Path) -> Array:
+        """Read an image and transform it as evaluation does: float32 (C, H, W).
+
+        Raises:
+            Unusable: it is missing or not an image.
+        """
+        try:
+            with Image.open(path) as image:
+                rgb = to_rgb(image)
+        except FileNotFoundError:
+            raise Unusable(f"{path}: no such file") from None
+        except MemoryError:
+            raise
+        except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
+            first = (str(problem) or type(problem).__name__).splitlines()[0]
+            raise Unusable(f"{path}: not a readable image ({first})") from None
+        return normalised(framed(rgb, self.manifest["transform"]), self.manifest["transform"])
+
+    def record(self, path: Path, label: int, exit: int, confidence: float) -> dict[str, Any]:
+        """What is printed about one image."""
+        return {
+            "schema": "hdkd/prediction/1",
+            "image": str(path),
+            "label": label,
+            "class": self.classes[label],
+            "exit": exit + 1,
+            "confidence": confidence,
+            "macs": self.manifest["macs"][exit],
+        }
+
+
+def combine(seen: Sequence[Array], weights: Sequence[float], temperature: float) -> Array:
+    """Σ_j w_j z_j / τ over the logits (B, C) of the exits so far, float32."""
+    terms = (
+        logits_BC * np.float32(weight / temperature)
+        for weight, logits_BC in zip(weights, seen, strict=False)
+        if weight
+    )
+    total: Array = next(terms)
+    for term in terms:
+        total += term
+    return total
+
+
+def confidence(logits_BC: Array, kind: str) -> NDArray[np.float32]:
+    """How sure an exit is, in [0, 1]: (B,). A number that is compared with a threshold."""
+    shifted_BC = logits_BC - logits_BC.max(-1, keepdims=True)
+    exp_BC = np.exp(shifted_BC)
+    total_B1 = exp_BC.sum(-1, keepdims=True)
+    if kind == "entropy":
+        log_p_BC = (shifted_BC - np.log(total_B1)).clip(-200)  # so that 0 · log 0 = 0
+        negentropy_B = (np.exp(log_p_BC) * log_p_BC).sum(-1)
+        certainty_B = 1 + negentropy_B / np.float32(math.log(logits_BC.shape[-1]))
+        return np.asarray(certainty_B.clip(0, 1))
+    p_BC = exp_BC / total_B1
+    if kind == "max-prob":
+        return np.asarray(p_BC.max(-1))
+    two_B2 = np.partition(p_BC, -2)[:, -2:]
+    return np.asarray(two_B2[:, 1] - two_B2[:, 0])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode as RGB: transparency is dropped, of 16-bit grey the upper 8 bits are kept,
+    an EXIF orientation is not applied."""
+    if image.mode.startswith("I"):
+        grey_HW = np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8
+        image = Image.fromarray(grey_HW.astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+    return image.convert("RGB")
+
+
+def framed(image: Image.Image, transform: Mapping[str, Any]) -> Image.Image:
+    """Resize the shorter side, bilinear with antialiasing, and cut out the centre."""
+    short, size = transform["resize"], transform["crop"]
+    width, height = image.size
+    if min(width, height) != short:
+        width, height = (
+            (short, int(short * height / width))
+            if width <= height
+            else (int(short * width / height), short)
+        )
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def normalised(image: Image.Image, transform: Mapping[str, Any]) -> Array:
+    """(x / 255 − mean) / std, float32 (3, H, W)."""
+    mean, std = (np.array(transform[name], np.float32)[:, None, None] for name in ("mean", "std"))
+    pixels_3HW = np.asarray(image).transpose(2, 0, 1).astype(np.float32)
+    result: Array = (pixels_3HW / np.float32(255) - mean) / std
+    return result
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise Unusable(f"{path}: {problem.strerror}") from None
+    except ValueError as problem:
+        raise Unusable(f"{path}: is not JSON ({problem})") from None
+
+
+def _verified(path: Path, files: Sequence[Mapping[str, Any]]) -> Path:
+    """``path`` if its content is what the manifest says."""
+    wanted = {entry["name"]: entry["sha256"] for entry in files}[path.name]
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as problem:
+        raise Unusable(f"{path}: {problem.strerror}") from None
+    if found != wanted:
+        raise Unusable(f"{path}: does not match the manifest (altered or damaged)")
+    return path
+
+
+def _open_onnx(path: Path, threads: int | None) -> Program:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in session.get_inputs()]
+
+    def program(state: Sequence[Array]) -> list[Array]:
+        outputs: list[Array] = session.run(None, dict(zip(names, state, strict=True)))
+        return outputs
+
+    return program
+
+
+def _open_pt2(path: Path, threads: int | None) -> Program:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    module = torch.export.load(path).module()
+
+    def program(state: Sequence[Array]) -> list[Array]:
+        with torch.inference_mode():
+            outputs = module(*(torch.from_numpy(tensor) for tensor in state))
+        return [tensor.numpy() for tensor in outputs]
+
+    return program
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Classify images, leaving early.")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
+    parser.add_argument("--batch-size", metavar="N", type=_positive, default=64)
+    parser.add_argument("--threads", metavar="N", type=_positive)
+    asked = parser.parse_args(arguments)
+    try:
+        network = Network(Path(__file__).resolve().parent, asked.threads)
+    except ModuleNotFoundError as problem:
+        return _complain(f"needs {problem.name}: pip install {problem.name}", 2)
+    except Unusable as problem:
+        return _complain(problem, 3)
+    code = 0
+    for start in range(0, len(asked.images), asked.batch_size):
+        read: list[tuple[Path, Array]] = []
+        for path in asked.images[start : start + asked.batch_size]:
+            try:
+                read.append((path, network.prepare(path)))
+            except Unusable as problem:
+                code = _complain(problem, 3)
+        if not read:
+            continue
+        exited = network.classify(np.stack([image for _, image in read]))
+        for (path, _), *way in zip(read, *(a.tolist() for a in exited), strict=True):
+            sys.stdout.write(json.dumps(network.record(path, *way)) + "\n")
+    return code
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a positive number is needed")
+    return int(text)
+
+
+def _complain(problem: object, code: int) -> int:
+    sys.stderr.write(f"error: {problem}\n")
+    return code
+
+
+if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # a reader that went away ends the program quietly
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""``hdkd export``: what it prints, what it writes, what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hdkd_cli import app, load
+from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
+from hdkd_cli.inference import export as module
+from hdkd_cli.inference import exported_latency
+from hdkd_cli.models.cost import measure_costs
+
+ANY = pytest.CaptureFixture[str]
+
+
+def test_record_and_folder(
+    trained: Path, tmp_path: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exported_latency, "SECONDS", 0.01)
+    out = tmp_path / "deep" / "out"
+    assert app.run(["export", str(trained), "--to", "pt2", "-o", str(out), "--measure"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    record = json.loads(captured.out)
+    assert record["schema"] == "hdkd/export/1"
+    assert record["folder"] == str(out)
+    assert record["to"] == "pt2"
+    sizes = {path.name: path.stat().st_size for path in out.iterdir()}
+    assert {entry["name"]: entry["bytes"] for entry in record["files"]} == sizes
+    assert [entry["batch"] for entry in record["latency"]] == [1, 64]
+    for entry in record["latency"]:
+        for name in ("exported_ms", "exported_full_ms", "pytorch_full_ms"):
+            assert entry[name] > 0
+
+    family = read_policy(trained / "policies" / "geometric.json")
+    written = read_policy(out / "policy.json")
+    assert written.points == (family.select(),)
+    assert written.fitted_on == family.fitted_on
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["checkpoint_sha256"] == family.fitted_on.checkpoint_sha256
+
+    again = ["export", str(trained), "--to", "pt2", "-o", str(out)]
+    assert app.run(again) == 2
+    assert capsys.readouterr().err == f"error: {out}: exists already; name a new or empty folder\n"
+
+
+def test_a_budget_chooses_the_point(
+    trained: Path, tmp_path: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[ExitPolicy] = []
+
+    def export(_net: object, policy: ExitPolicy, *_: object, folder: Path, **__: object) -> None:
+        chosen.append(policy)
+        folder.mkdir()
+
+    monkeypatch.setattr(module, "export", export)
+    for number, budget in enumerate(([], ["--budget", "1"], ["--budget", "0.6"])):
+        out = f"-o{tmp_path / str(number)}"
+        assert app.run(["export", str(trained), "--to", "pt2", out, *budget]) == 0
+    full_macs = measure_costs(load(trained).net).macs_K[-1]
+    assert [len(policy.points) for policy in chosen] == [1, 1, 1]
+    best, within_all, within = (policy.points[0] for policy in chosen)
+    assert best == read_policy(trained / "policies" / "geometric.json").select()
+    assert within_all.val_macs <= full_macs
+    assert within.val_macs <= 0.6 * full_macs
+
+
+@pytest.mark.parametrize("budget", ["0", "lots", "10k"])
+def test_impossible_budgets_are_2(trained: Path, tmp_path: Path, capsys: ANY, budget: str) -> None:
+    out = tmp_path / "out"
+    assert app.run(["export", str(trained), "--to=pt2", f"-o{out}", "--budget", budget]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert "budget" in captured.err
+    assert captured.out == ""
+    assert not out.exists()
+
+
+def test_unwritable_output_is_3(trained: Path, capsys: ANY) -> None:
+    assert app.run(["export", str(trained), "--to", "pt2", "-o", "/proc/nowhere/out"]) == 3
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: /proc/nowhere")
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_missing_extra_is_2(
+    trained: Path, tmp_path: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_spec", {}.get)
+    assert app.run(["export", str(trained), "--to", "onnx", f"-o{tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --to onnx needs onnx, onnxscript, onnxruntime: pip install 'hdkd[export]'\n"
+    )
+
+
+def test_policy_of_another_checkpoint_is_3(trained: Path, tmp_path: Path, capsys: ANY) -> None:
+    path = trained / "policies" / "geometric.json"
+    policy = json.loads(path.read_text())
+    policy["fitted_on"]["checkpoint_sha256"] = "0" * 64
+    path.write_text(json.dumps(policy))
+    assert app.run(["export", str(trained), "--to", "pt2", f"-o{tmp_path / 'out'}"]) == 3
+    assert "calibrate" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,230 @@
+"""The runner repeats what the package does, with numpy and pillow alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hdkd_cli.data import open_data
+from hdkd_cli.evaluation.combination import combine
+from hdkd_cli.evaluation.confidence import confidence
+from hdkd_cli.evaluation.policy import Combination
+from hdkd_cli.evaluation.scores import Scores
+from hdkd_cli.evaluation.simulate import choose_exits
+from hdkd_cli.evaluation.table import tabulate
+from hdkd_cli.inference import runner
+from hdkd_cli.settings.schema import DataSettings
+
+
+@pytest.mark.parametrize("kind", runner.CONFIDENCES)
+@pytest.mark.parametrize("spread", [0.1, 3, 300])
+def test_confidence_is_that_of_evaluation(kind, spread):
+    logits = spread * torch.randn(200, 7, generator=torch.Generator().manual_seed(0))
+    found = runner.confidence(logits.numpy(), kind)
+    assert found.dtype == np.float32
+    assert np.abs(found - confidence(logits, kind).numpy()).max() < 1e-6
+
+
+class Table:
+    """A network whose stages look their logits up; the state says which image each row is."""
+
+    def __init__(self, logits_KNC):
+        self.program_K = [lambda state, z=z: [z[state[0]], state[0]] for z in logits_KNC]
+
+
+@given(data=st.data())
+def test_images_leave_as_in_the_simulation(data):
+    exits, samples = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    logits_KNC = random.normal(size=(exits, samples, 3)).astype(np.float32) * 3
+    raw = np.tril(random.random((exits, exits)) * (random.random((exits, exits)) < 0.7))
+    raw[np.diag_indices(exits)] += 0.1
+    weights = (raw / raw.sum(1, keepdims=True)).tolist()
+    temperatures = (random.random(exits) + 0.5).tolist()
+    kind = data.draw(st.sampled_from(runner.CONFIDENCES))
+    combination = Combination(kind="mean", weights=tuple(map(tuple, weights)))
+    scores = Scores(
+        torch.from_numpy(logits_KNC),
+        torch.zeros(samples, dtype=torch.int64),
+        tuple(range(1, exits + 1)),
+    )
+    table = tabulate(scores, combination, temperatures, kind)
+    draws = [data.draw(st.sampled_from([None, 0.2, 0.5, 0.9])) for _ in range(exits - 1)]
+
+    network = runner.Network.__new__(runner.Network)
+    network.program_K = Table(logits_KNC).program_K
+    network.thresholds_K = [np.float32(np.inf if t is None else t) for t in draws]
+    network.weights_KK, network.temperature_K, network.confidence = weights, temperatures, kind
+    exited = network.classify(np.arange(samples))
+
+    wanted = choose_exits(table.confidence_KN, np.array([network.thresholds_K], np.float32))[0]
+    everyone = np.arange(samples)
+    assert np.array_equal(exited.exit_B, wanted)
+    assert np.array_equal(exited.label_B, table.prediction_KN[wanted, everyone])
+    assert np.allclose(exited.confidence_B, table.confidence_KN[wanted, everyone], atol=1e-6)
+
+
+def test_combination_is_that_of_evaluation():
+    logits = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0))
+    weights = (1.0, 0.0, 0.0), (0.3, 0.7, 0.0), (0.25, 0.0, 0.75)
+    for k, row in enumerate(weights):
+        seen = list(logits[: k + 1])
+        ours = combine(seen, Combination(kind="mean", weights=weights), 1.7)
+        found = runner.combine([z.numpy() for z in seen], row, 1.7)
+        assert np.abs(found - ours.numpy()).max() < 1e-6
+        assert torch.equal(logits[0], seen[0])
+
+
+def pictures():
+    random = np.random.default_rng(0)
+    for height, width in ((31, 47), (47, 31), (32, 32), (33, 32), (200, 9), (1, 1)):
+        yield Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    rgb = Image.fromarray(random.integers(0, 256, (40, 51, 3), dtype=np.uint8))
+    for mode in ("L", "1", "P", "CMYK", "RGBA", "LA", "YCbCr", "HSV", "F"):
+        yield rgb.convert(mode)
+    yield Image.fromarray(random.integers(0, 2**16, (40, 51), dtype=np.uint16))
+    transparent = rgb.convert("P")
+    transparent.info["transparency"] = bytes(range(256))
+    yield transparent
+    rotated = rgb.copy()
+    rotated.getexif()[0x0112] = 6
+    yield rotated
+
+
+@pytest.mark.parametrize(("resize", "size"), [(None, 32), (40, 32), (37, 24)])
+def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size):
+    mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    settings = DataSettings(resize=resize, image_size=size, mean=mean, std=std)
+    data = open_data(settings)
+    transform = {"resize": resize or size, "crop": size, "mean": mean, "std": std}
+    count = 0
+    for image in pictures():
+        image = image.convert("L") if image.mode == "F" else image
+        found = runner.normalised(runner.framed(runner.to_rgb(image), transform), transform)
+        assert np.array_equal(found, data.prepare(image).numpy()), (image.mode, image.size)
+        count += 1
+    assert count == 18
+
+
+# The command, where neither torch nor hdkd can be imported.
+ALONE = """
+import runpy, sys
+sys.modules |= {name: None for name in ("torch", "hdkd_cli", *sys.argv.pop(1).split(","))}
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def alone(folder, *arguments, without=""):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", ALONE, without, str(folder / "run.py"),
+         *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(learned, tmp_path_factory):
+    """Some of the digits as image files."""
+    folder, source = tmp_path_factory.mktemp("digits"), learned.data.images.source
+    indices = learned.data.splits["reserve"].indices_N[:40].tolist()
+    for number, index in enumerate(indices):
+        source.image(index).save(folder / f"{number:02}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+def test_the_command_without_torch(exported, network, learned, files):
+    done = alone(exported, *files, "--batch-size", 7, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    exited = network.classify(learned.images[: len(files)].numpy())
+    macs = network.manifest["macs"]
+    for i, record in enumerate(records):
+        assert record == {
+            "schema": "hdkd/prediction/1",
+            "image": str(files[i]),
+            "label": exited.label_B[i],
+            "class": str(exited.label_B[i]),
+            "exit": exited.exit_B[i] + 1,
+            "confidence": pytest.approx(exited.confidence_B[i], abs=1e-5),
+            "macs": macs[exited.exit_B[i]],
+        }
+    assert len(records) == 40
+    assert {record["exit"] for record in records} == {1, 2, 3}
+
+
+def test_bad_images_are_told_and_the_others_classified(onnx_folder, files, tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    short = tmp_path / "short.png"
+    short.write_bytes(files[0].read_bytes()[:60])
+    gone = tmp_path / "gone.png"
+    done = alone(onnx_folder, text, files[0], gone, files[1], short, "--batch-size", 1)
+    assert done.returncode == 3
+    printed = [json.loads(line)["image"] for line in done.stdout.splitlines()]
+    assert printed == [str(files[0]), str(files[1])]
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    for line, path in zip(lines, (text, gone, short), strict=True):
+        assert line.startswith(f"error: {path}: ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--batch-size", "0", "x"], ["--threads", "-1", "x"]])
+def test_misuse_is_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        runner.main(arguments)
+    assert end.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_2(onnx_folder, files):
+    done = alone(onnx_folder, files[0], without="onnxruntime")
+    assert done.returncode == 2
+    assert done.stderr == "error: needs onnxruntime: pip install onnxruntime\n"
+
+
+def edited(path: Path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "manifest.json").unlink(), "manifest.json: No such file"),
+        (lambda f: (f / "policy.json").write_text("{"), "policy.json: is not JSON"),
+        (lambda f: edited(f / "manifest.json", schema="x/9"), "is not of schema hdkd/export/1"),
+        (lambda f: edited(f / "policy.json", confidence="odd"), "policy.json: has another conf"),
+        (
+            lambda f: edited(f / "policy.json", points=[{"thresholds": [0.5]}]),
+            "policy.json: .* other exits",
+        ),
+        (lambda f: next(f.glob("stage2.*")).write_bytes(b"x"), "does not match the manifest"),
+        (lambda f: next(f.glob("stage2.*")).unlink(), "No such file"),
+    ],
+)
+@pytest.mark.parametrize("exported", ["pt2"], indirect=True)
+def test_a_damaged_folder_is_told(exported, tmp_path, damage, message):
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    damage(folder)
+    with pytest.raises(runner.Unusable, match=message):
+        runner.Network(folder)
+
+
+@pytest.mark.parametrize("exported", ["pt2"], indirect=True)
+def test_thresholds_may_be_edited(exported, learned, tmp_path):
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    policy = json.loads((folder / "policy.json").read_text())
+    policy["points"][0]["thresholds"] = [None, 0.0]
+    (folder / "policy.json").write_text(json.dumps(policy))
+    exited = runner.Network(folder).classify(learned.images[:5].numpy())
+    assert exited.exit_B.tolist() == [1] * 5
