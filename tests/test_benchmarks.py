@@ -316,6 +316,7 @@ def test_the_section_is_replaced_and_nothing_else():
 # gpu: everything but the GPU itself
 
 
+@pytest.mark.slow  # bf16 is emulated
 def test_gpu_rows_are_well_formed_where_there_is_none(monkeypatch):
     toy = ({"name": "msdnet", "exits": 2, "channels": 4, "growth": 2}, 8)
     monkeypatch.setattr(gpu, "STEPS", 1)
