@@ -101,7 +101,7 @@ def check_checkpoint(
         return []
     difference = (
         f"the policy was fitted on checkpoint {_short(fitted)}, "
-        f"not on that of {owner} ({_short(checkpoint_sha256)})"
+        f"that of {owner} is {_short(checkpoint_sha256)}"
     )
     if not allow_mismatch:
         raise PolicyError(f"{difference}: calibrate again, or pass --allow-mismatch")

@@ -6,7 +6,7 @@ Shapes: K exits, B samples of a batch, R rounds, N images, C channels, H W pixel
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,8 @@ def _seconds_to_exits(net: MultiExitNet, batch_size: int, seconds: float) -> Flo
     """(R, K) seconds from the images to each exit's logits."""
     clock, images = StageClock(net), _noise(net, batch_size)
     in_turn({"stages": lambda: clock(images)}, clock.device, seconds=seconds)
-    return np.array(clock.seconds)[1:].sum(axis=2).cumsum(axis=1)  # the first was the warm-up
+    parts_RK2: Floats = np.array(clock.seconds[1:])  # the first was the warm-up
+    return parts_RK2.reshape(len(parts_RK2), -1).cumsum(axis=1)[:, 1::2]
 
 
 def _noise(net: MultiExitNet, batch_size: int) -> Tensor:
@@ -158,7 +159,9 @@ def policy_record(
         batch_size: Of the throughput.
         seconds: Time of the whole command; a share of it is used.
     """
-    exited = [EarlyExit(net, policy, point)(batch) for batch in images_NCHW.split(batch_size)]
+    exited = [
+        EarlyExit(net, policy, point)(batch) for batch in torch.split(images_NCHW, batch_size)
+    ]
     exit_N = torch.cat([e.exit_B for e in exited]).cpu()
     share_K = (exit_N.bincount(minlength=net.num_exits) / len(exit_N)).double().numpy()
     whole = _compared(
@@ -196,11 +199,11 @@ def _compared(
     seconds: float,
 ) -> dict[str, Any]:
     """What was measured at one batch size, and what theory says of the same images."""
-    batches = images_NCHW.split(batch_size)
+    batches = torch.split(images_NCHW, batch_size)
     stays = everybody_stays(policy)
     full, early = EarlyExit(net, policy, stays), EarlyExit(net, policy, point)
     clock = StageClock(net)
-    exits = []
+    exits: list[Tensor] = []
 
     def run_early() -> None:
         exits[:] = [early(batch).exit_B for batch in batches]
@@ -211,10 +214,14 @@ def _compared(
             stream.feed(batch)
         stream.flush()
 
-    arms = {
+    def run_stages() -> None:
+        for batch in batches:
+            clock(batch)
+
+    arms: dict[str, Callable[[], object]] = {
         "full": lambda: [full(batch) for batch in batches],
         "early": run_early,
-        "stages": lambda: [clock(batch) for batch in batches],
+        "stages": run_stages,
     }
     if batch_size > 1:
         arms["regrouped"] = run_regrouped

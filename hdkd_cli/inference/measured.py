@@ -67,7 +67,7 @@ def measure_points(
         images_NCHW: On the device of the network.
         batch_size: Images that enter together.
     """
-    batches = images_NCHW.split(batch_size)
+    batches = torch.split(images_NCHW, batch_size)
     stays = EarlyExit(net, policy, everybody_stays(policy))
     points = [EarlyExit(net, policy, point) for point in policy.points]
     exits: dict[int, list[Tensor]] = {}

@@ -20,7 +20,7 @@ def ready(net: MultiExitNet, device: torch.device) -> MultiExitNet:
     Training may prefer another memory order: with BatchNorm folded away, convolutions in NHWC
     order are the faster ones on CPUs too.
     """
-    return folded(net).to(device, memory_format=memory_order(device))
+    return folded(net).to(device).to(memory_format=memory_order(device))
 
 
 def memory_order(device: torch.device) -> torch.memory_format:

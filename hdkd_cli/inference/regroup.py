@@ -57,7 +57,9 @@ class Regrouped:
             end = self._delivered + len(self._open.exit_B)
             places_B = torch.arange(end - len(images_BCHW), end, device=device)
             for images, place_B in zip(
-                images_BCHW.split(self._batch_size), places_B.split(self._batch_size), strict=True
+                torch.split(images_BCHW, self._batch_size),
+                torch.split(places_B, self._batch_size),
+                strict=True,
             ):
                 self._waiting[0].append(self._walk.begin(images, place_B))
                 # The deepest first: then nothing piles up.

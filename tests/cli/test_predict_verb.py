@@ -67,7 +67,8 @@ def test_stdin_that_pauses(
 ) -> None:
     """What waits comes out after a second, while the pipe is still open."""
     reader, writer = os.pipe()
-    monkeypatch.setattr("sys.stdin", os.fdopen(reader))
+    stdin = os.fdopen(reader)
+    monkeypatch.setattr("sys.stdin", stdin)
     written: list[str] = []
     monkeypatch.setattr("sys.stdout.write", lambda text: written.append(text) or len(text))
 
@@ -85,6 +86,7 @@ def test_stdin_that_pauses(
     speaker.start()
     assert app.run(["predict", str(trained), "-", "--regroup"]) == 0
     speaker.join()
+    stdin.close()
     assert before_the_end == [2]
     assert len(lines("".join(written))) == 3
 

@@ -58,6 +58,7 @@ FREE = Combination(
     kind="mean",
     weights=((1, 0, 0, 0), (0.3, 0.7, 0, 0), (0.6, 0, 0.4, 0), (0, 0.5, 0.1, 0.4)),
 )
+SPREAD = [0.6, 0.75, 0.3]  # some leave at every exit
 COMBINATIONS = [*(fixed_combination(k, MACS) for k in ("single", "mean", "cost-weighted")), FREE]
 
 
@@ -131,7 +132,7 @@ def test_regrouped_gives_the_same_in_order(thresholds, combination, batch, fed):
 
 
 def test_stages_see_those_who_are_left():
-    policy = make_policy([0.5, 0.55, 0.6], COMBINATIONS[1])
+    policy = make_policy(SPREAD, COMBINATIONS[1])
     exit_N = simulated(policy)[0]
     assert len(set(exit_N)) == K
     forget()
@@ -142,7 +143,7 @@ def test_stages_see_those_who_are_left():
 
 
 def test_narrowed_states_let_memory_go():
-    policy = make_policy([0.5, 0.55, 0.6], COMBINATIONS[0])
+    policy = make_policy(SPREAD, COMBINATIONS[0])
     walk = EarlyExit(NET, policy)._walk
     group = walk.begin(IMAGES, torch.arange(N))
     held = []
@@ -175,7 +176,7 @@ def test_all_leave_or_all_stay():
 
 
 def test_full_batches_only_until_the_flush():
-    policy = make_policy([0.5, 0.55, 0.6])
+    policy = make_policy(SPREAD)
     forget()
     stream = Regrouped(NET, policy, batch_size=8)
     for images in IMAGES[:56].split(5):
@@ -190,11 +191,9 @@ def test_nan_is_an_error(regrouped):
     net = make_net()
     net.stages[1].read.bias.data[0] = float("nan")
     policy = make_policy([0.9, 0.5, 0.5], COMBINATIONS[0])
-    with pytest.raises(ScoresError, match="exit 2.*NaN"):
-        if regrouped:
-            Regrouped(net, policy, batch_size=N).feed(IMAGES)
-        else:
-            EarlyExit(net, policy)(IMAGES)
+    run = Regrouped(net, policy, batch_size=N).feed if regrouped else EarlyExit(net, policy)
+    with pytest.raises(ScoresError, match=r"exit 2.*NaN"):
+        run(IMAGES)
 
 
 def test_another_number_of_exits_is_refused():
@@ -226,7 +225,7 @@ def test_folding_changes_nothing_but_time():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_same_on_cuda():
-    policy = make_policy([0.5, 0.55, 0.6])
+    policy = make_policy(SPREAD)
     net = make_net().cuda()
     exited = EarlyExit(net, policy)(IMAGES.cuda())
     on_cpu = type(exited)(exited.prediction_B.cpu(), exited.exit_B.cpu(), exited.confidence_B.cpu())
