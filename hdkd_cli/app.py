@@ -18,7 +18,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from hdkd_cli.commands import doctor, evaluate, export, presets, settings, train
+from hdkd_cli.commands import (
+    doctor,
+    evaluate,
+    export,
+    predict,
+    presets,
+    profile,
+    settings,
+    train,
+)
 from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed
 from hdkd_cli.ui.console import talk
 
@@ -130,6 +139,8 @@ app.command("calibrate-thresholds")(evaluate.calibrate_thresholds)
 app.command("calibrate", hidden=True)(evaluate.calibrate_thresholds)
 app.command("eval-budget")(evaluate.eval_budget)
 app.command("scores")(evaluate.scores)
+app.command("predict")(predict.predict)
+app.command("profile")(profile.profile)
 app.command("export")(export.export)
 
 _presets = _group("Complete named runs to start from.")

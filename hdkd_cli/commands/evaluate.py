@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -26,13 +26,16 @@ from hdkd_cli.ui.output import emit
 
 if TYPE_CHECKING:
     from hdkd_cli.data import Role
+    from hdkd_cli.evaluation.policy import ExitPolicy
     from hdkd_cli.evaluation.scores import Scores
 
 ANYTIME_COLUMNS = (
     "exit", "macs", "ops", "params", "top1_pct", "top5_pct", "nll", "ece_pct", "auroc",
 )  # fmt: skip
 POLICY_COLUMNS = ("target_macs", "val_macs", "val_top1_pct", "thresholds")
-BUDGET_COLUMNS = ("target_macs", "macs", "ops", "top1_pct", "exit_share")
+BUDGET_COLUMNS = (
+    "target_macs", "macs", "ops", "top1_pct", "exit_share", "seconds_per_image", "measured_speedup",
+)  # fmt: skip
 
 PolicyName = Literal["geometric", "optimal", "risk"]
 DELTA = 0.1
@@ -314,10 +317,13 @@ def eval_budget(
     scores: options.ScoresOption = None,
     policy: options.PolicyOption = None,
     split: options.SplitOption = None,
-    allow_mismatch: Annotated[
+    measured: Annotated[
         bool,
-        typer.Option("--allow-mismatch", help="Apply a policy fitted on another checkpoint."),
+        typer.Option(
+            "--measured", help="Also run every point on some of the images, and time it (a minute)."
+        ),
     ] = False,
+    allow_mismatch: options.AllowMismatchOption = False,
     data_dir: options.DataDirOption = None,
     device: options.DeviceOption = None,
     batch_size: options.BatchSizeOption = None,
@@ -333,6 +339,8 @@ def eval_budget(
 
     if policy == "-" and run == "-":
         raise UsageError("only one of RUN and --policy can be read from stdin")
+    if measured and run is None:
+        raise UsageError("--measured runs the network: it needs RUN, not --scores")
     source = read_source(
         run, scores, split, "test", data_dir=data_dir, device=device, batch_size=batch_size
     )
@@ -340,8 +348,48 @@ def eval_budget(
     for warning in check_policy(chosen, source.scores, allow_mismatch=allow_mismatch):
         talk.warning(warning)
     record = budget_record(chosen, source.scores, run=source.name)
+    if measured:
+        _add_seconds(
+            record, source, chosen, data_dir=data_dir, device=device, batch_size=batch_size
+        )
     emit(record, form, rows="points", columns=BUDGET_COLUMNS)
     _gate(max(p["top1_pct"] for p in record["points"]), fail_under, "the policy's best point")
+
+
+def _add_seconds(
+    record: dict[str, Any],
+    source: Source,
+    policy: ExitPolicy,
+    *,
+    data_dir: Path | None,
+    device: str | None,
+    batch_size: int | None,
+) -> None:
+    """Run every point of ``policy`` on some images; put what it took into its row."""
+    from hdkd_cli.devices import resolve_device
+    from hdkd_cli.evaluation.table import tabulate
+    from hdkd_cli.inference.measured import images_in_time, measure_points, unlike_simulation
+    from hdkd_cli.inference.of_run import data_of_run, deployed, some_images
+    from hdkd_cli.runs.network import trained_network
+
+    run, scores, split = source.run, source.scores, cast("Role", record["split"])
+    assert run is not None
+    where = resolve_device(device or "auto")
+    net = deployed(trained_network(run), where).net
+    size = batch_size or run.settings().evaluation.batch_size
+    data = data_of_run(run, split, None if data_dir is None else str(data_dir))
+    count = images_in_time(net, len(policy.points), size)
+    places, images = some_images(data, split, count, where)
+    result = measure_points(net, policy, images, size)
+    for p, row in enumerate(record["points"]):
+        row["seconds_per_image"] = float(result.seconds_per_image_P[p])
+        row["measured_speedup"] = float(result.speedup_P[p])
+    table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
+    if unlike := unlike_simulation(result, policy, table, places):
+        talk.warning(
+            f"{unlike} of {result.exit_PN.size} exits taken differ from those simulated, by more "
+            "than rounding"
+        )
 
 
 def _gate(top1_pct: float, fail_under: float | None, what: str) -> None:

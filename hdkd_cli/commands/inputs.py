@@ -12,7 +12,7 @@ from hdkd_cli.ui.console import talk
 
 if TYPE_CHECKING:
     from hdkd_cli.data import Role
-    from hdkd_cli.evaluation.policy import ExitPolicy
+    from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
     from hdkd_cli.evaluation.scores import Scores
     from hdkd_cli.runs.folder import RunFolder
 
@@ -177,3 +177,45 @@ def read_policy_option(policy: str | None, run: RunFolder | None) -> ExitPolicy:
         hint = f"; this run has: {', '.join(known)}" if known else ""
         raise PolicyError(f"--policy {policy}: no such file or policy of the run{hint}")
     return read_policy(Path(policy))
+
+
+def one_point(
+    policy: ExitPolicy,
+    run: RunFolder | None,
+    budget: str | None,
+    *,
+    full_macs: int,
+    data_dir: Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+) -> tuple[ExitPolicy, OperatingPoint]:
+    """The one operating point of a policy that a verb works with, and the policy with it alone.
+
+    With a budget, ``geometric`` is solved for it on the run's val scores (a point calibrated for
+    just this budget is that solution), and others give their best point within it. Without one:
+    the highest validation accuracy, the cheaper on ties.
+
+    Args:
+        policy: The family.
+        run: Where val scores come from.
+        budget: As the command line has it.
+        full_macs: Cost of the last exit.
+        data_dir: Where the run's images are, should they be needed.
+        device: Where val scores are collected, should they be needed.
+        batch_size: Images a forward pass then.
+
+    Raises:
+        UsageError: the budget is none, or cannot be met.
+    """
+    from hdkd_cli.evaluation.budget import parse_budget
+    from hdkd_cli.evaluation.operating_point import geometric_point
+
+    macs = None if budget is None else parse_budget(budget, full_macs)
+    if policy.kind != "geometric" or macs is None or run is None:
+        point = policy.select(macs)
+    elif made_for_it := [p for p in policy.points if p.target_macs == macs]:
+        point = made_for_it[0]
+    else:
+        scores = scores_of(run, "val", data_dir=data_dir, device=device, batch_size=batch_size)
+        point = geometric_point(policy, scores, macs)
+    return policy.model_copy(update={"points": (point,)}), point

@@ -67,6 +67,18 @@ PolicyOption = Annotated[
         help="Exit policy: of the run by name, a file, or - for stdin; absent: the last one made.",
     ),
 ]
+AllowMismatchOption = Annotated[
+    bool, typer.Option("--allow-mismatch", help="Apply a policy fitted on another checkpoint.")
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="B",
+        help="Mean cost: a fraction of the full network (0.4) or MACs (30M). Without: the "
+        "policy's most accurate point.",
+    ),
+]
 CombinationOption = Annotated[
     CombinationName | None,
     typer.Option(

@@ -45,7 +45,7 @@ def open_folder(root: Path, layout: Mapping[Part, str] = LAYOUT) -> FolderSource
         _refuse_other_classes(root, layout["train"], name, classes)
         first = len(keys)
         for label, class_name in enumerate(classes):
-            found = sorted(_images(root / name / class_name, f"{name}/{class_name}"))
+            found = sorted(images_below(root / name / class_name, f"{name}/{class_name}"))
             if not found:
                 endings = " ".join(sorted(IMAGE_SUFFIXES))
                 raise DataError(f"{root / name / class_name}: no images ({endings}) in this folder")
@@ -73,13 +73,13 @@ def _refuse_other_classes(root: Path, train: str, other: str, classes: tuple[str
         )
 
 
-def _images(folder: Path, key: str) -> Iterator[str]:
-    """Keys of the images in ``folder`` and below."""
+def images_below(folder: Path, key: str) -> Iterator[str]:
+    """Paths of the images in ``folder`` and below, with ``key`` in its place; in no order."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _images(Path(entry.path), f"{key}/{entry.name}")
+                yield from images_below(Path(entry.path), f"{key}/{entry.name}")
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (speed)
                 yield f"{key}/{entry.name}"

@@ -106,24 +106,43 @@ def check_policy(policy: ExitPolicy, scores: Scores, *, allow_mismatch: bool) ->
         PolicyError: another number of exits, or another checkpoint.
     """
     check_exits(policy, scores.num_exits)
-    warnings: list[str] = []
-    fitted, checkpoint = policy.fitted_on.checkpoint_sha256, scores.meta.get("checkpoint_sha256")
-    if fitted is None or checkpoint is None:
-        silent = "the policy" if fitted is None else "the scores"
-        warnings.append(
-            f"{silent} did not record a checkpoint: whether the policy belongs is not checked"
-        )
-    elif fitted != checkpoint:
-        difference = (
-            f"the policy was fitted on checkpoint {_short(fitted)}, "
-            f"the scores are of {_short(checkpoint)}"
-        )
-        if not allow_mismatch:
-            raise PolicyError(f"{difference}: calibrate again, or pass --allow-mismatch")
-        warnings.append(difference)
+    checkpoint = scores.meta.get("checkpoint_sha256")
+    warnings = check_checkpoint(policy, checkpoint, "the scores", allow_mismatch=allow_mismatch)
     if _same_samples(policy, scores):
         warnings.append("the policy is evaluated on the samples it was fitted on: too favourable")
     return warnings
+
+
+def check_checkpoint(
+    policy: ExitPolicy, checkpoint_sha256: str | None, owner: str, *, allow_mismatch: bool
+) -> list[str]:
+    """Whether ``policy`` was fitted on a checkpoint.
+
+    Args:
+        policy: The policy.
+        checkpoint_sha256: The checkpoint it is to be used with, if that is known.
+        owner: Whose checkpoint that is, for messages.
+        allow_mismatch: Only warn if it was fitted on another one.
+
+    Returns:
+        Warnings: another checkpoint (allowed), an unknown one.
+
+    Raises:
+        PolicyError: another checkpoint.
+    """
+    fitted = policy.fitted_on.checkpoint_sha256
+    if fitted is None or checkpoint_sha256 is None:
+        silent = "the policy" if fitted is None else owner
+        return [f"{silent} did not record a checkpoint: whether the policy belongs is not checked"]
+    if fitted == checkpoint_sha256:
+        return []
+    difference = (
+        f"the policy was fitted on checkpoint {_short(fitted)}, "
+        f"that of {owner} is {_short(checkpoint_sha256)}"
+    )
+    if not allow_mismatch:
+        raise PolicyError(f"{difference}: calibrate again, or pass --allow-mismatch")
+    return [difference]
 
 
 def check_exits(policy: ExitPolicy, num_exits: int) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdkd_cli.evaluation.policy import ExitPolicy
+from hdkd_cli.inference.early_exit import EarlyExit
+from hdkd_cli.inference.latency import everybody_stays
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet
 
@@ -21,35 +24,36 @@ SECONDS = 0.5  # for each number
 
 
 def measure_latency(
-    exported: Network, net: MultiExitNet, images_BCHW: Tensor
+    exported: Network, net: MultiExitNet, policy: ExitPolicy, images_NCHW: Tensor
 ) -> list[dict[str, Any]]:
     """Mean milliseconds an image, early exit and all exits, on this machine's processor.
 
     Args:
         exported: The programs, with as many threads as torch has.
-        net: The network they were made of, on the CPU, in evaluation mode.
-        images_BCHW: Real images: how early they leave decides about the time.
+        net: The network they were made of, `ready` on the CPU.
+        policy: Its only point is that of the programs.
+        images_NCHW: Real images: how early they leave decides about the time.
 
     Returns:
-        A record for each batch size: ``exported_ms`` leaves early, ``exported_full_ms`` runs all
-        programs, ``pytorch_full_ms`` is the network's forward pass.
+        A record for each batch size; ``.._full_ms`` leave at no exit but the last.
     """
-    full = copy.copy(exported)
-    full.thresholds_K = [np.float32(np.inf)] * len(exported.thresholds_K)
+    exported_full = copy.copy(exported)
+    exported_full.thresholds_K = [np.float32(np.inf)] * len(exported.thresholds_K)
+    early, full = EarlyExit(net, policy), EarlyExit(net, policy, everybody_stays(policy))
     records = []
     for size in BATCH_SIZES:
-        tensors = torch.split(images_BCHW, size)
-        arrays = [tensor.numpy() for tensor in tensors]
-        with torch.inference_mode():
-            records.append(
-                {
-                    "batch": size,
-                    "threads": torch.get_num_threads(),
-                    "exported_ms": _per_image_ms(exported.classify, arrays),
-                    "exported_full_ms": _per_image_ms(full.classify, arrays),
-                    "pytorch_full_ms": _per_image_ms(net, tensors),
-                }
-            )
+        tensors = torch.split(images_NCHW, size)
+        arrays = [tensor.contiguous().numpy() for tensor in tensors]
+        records.append(
+            {
+                "batch": size,
+                "threads": torch.get_num_threads(),
+                "exported_ms": _per_image_ms(exported.classify, arrays),
+                "exported_full_ms": _per_image_ms(exported_full.classify, arrays),
+                "pytorch_ms": _per_image_ms(early, tensors),
+                "pytorch_full_ms": _per_image_ms(full, tensors),
+            }
+        )
     return records
 
 

@@ -30,7 +30,7 @@ def test_record_and_folder(
     assert {entry["name"]: entry["bytes"] for entry in record["files"]} == sizes
     assert [entry["batch"] for entry in record["latency"]] == [1, 64]
     for entry in record["latency"]:
-        for name in ("exported_ms", "exported_full_ms", "pytorch_full_ms"):
+        for name in ("exported_ms", "exported_full_ms", "pytorch_ms", "pytorch_full_ms"):
             assert entry[name] > 0
 
     family = read_policy(trained / "policies" / "geometric.json")

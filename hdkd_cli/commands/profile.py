@@ -1,0 +1,151 @@
+"""``hdkd profile``: parameters, costs and measured time of every exit, and of a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hdkd_cli.commands import options
+from hdkd_cli.commands.inputs import one_point, open_run, read_policy_option
+from hdkd_cli.errors import UsageError
+from hdkd_cli.ui.console import talk
+from hdkd_cli.ui.output import emit
+
+if TYPE_CHECKING:
+    import torch
+
+    from hdkd_cli.data import Role
+    from hdkd_cli.inference.of_run import Deployed
+    from hdkd_cli.models.contract import MultiExitNet
+    from hdkd_cli.runs.folder import RunFolder
+
+COLUMNS = (
+    "exit", "params", "macs", "macs_eager", "ops", "latency_ms", "throughput_images_per_s",
+)  # fmt: skip
+# The batch-size default of this verb alone: what is measured, not what a run was made with.
+BATCH_SIZE = 256
+
+
+def profile(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="RUN|PRESET", help="Run folder, -, or preset.", show_default=False),
+    ],
+    policy: options.PolicyOption = None,
+    budget: options.BudgetOption = None,
+    split: options.SplitOption = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="About how long to measure.")
+    ] = 60,
+    allow_mismatch: options.AllowMismatchOption = False,
+    data_dir: options.DataDirOption = None,
+    device: options.DeviceOption = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images of the throughput measurements.")
+    ] = BATCH_SIZE,
+    form: options.FormatOption = None,
+) -> None:
+    """Size, cost and measured time of every exit; with a policy, what it gains and should gain.
+
+    A preset is profiled with fresh weights. A run's policy is timed on its test images, against the
+    full network. Batches too large for --seconds are halved.
+    """
+    from hdkd_cli.devices import describe_device, resolve_device
+    from hdkd_cli.inference.latency import PROFILE_SCHEMA, exit_records, fitting_batch
+    from hdkd_cli.inference.of_run import deployed
+    from hdkd_cli.runs.network import trained_network
+
+    run = open_run(target) if target == "-" or Path(target).is_dir() else None
+    if run is None and (policy is not None or budget is not None):
+        raise UsageError(f"{target}: --policy and --budget need a run, not a preset")
+    where = resolve_device(device or "auto")
+    at = deployed(_fresh(target) if run is None else trained_network(run), where)
+    size = fitting_batch(at.net, batch_size, seconds / 4)
+    if size < batch_size:
+        talk.note(f"batches of {size} images, not {batch_size}, to end in {seconds:g} s")
+    record: dict[str, Any] = {
+        "schema": PROFILE_SCHEMA,
+        "run" if run else "preset": str(run.path) if run else target,
+        "device": describe_device(where),
+        "precision": "fp32",
+        "exits": exit_records(at.net, at.costs, batch_size=size, seconds=seconds),
+        "policy": None,
+    }
+    if run is not None:
+        record["policy"] = _under_policy(
+            run,
+            at,
+            policy,
+            budget,
+            split=split or "test",
+            data_dir=data_dir,
+            device=where,
+            batch_size=size,
+            seconds=seconds,
+            allow_mismatch=allow_mismatch,
+            images_per_s=record["exits"][-1]["throughput_images_per_s"],
+        )
+    emit(record, form, rows="exits", columns=COLUMNS)
+
+
+def _fresh(preset: str) -> MultiExitNet:
+    """The network a preset would train, untrained."""
+    from hdkd_cli.data import open_data
+    from hdkd_cli.runs.network import initial_network
+    from hdkd_cli.settings.layers import resolve
+
+    settings = resolve(preset).settings
+    # Only images in folders must be looked at to know how many classes there are.
+    classes = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}.get(settings.data.name)
+    return initial_network(settings, num_classes=classes or len(open_data(settings.data).classes))
+
+
+def _under_policy(
+    run: RunFolder,
+    at: Deployed,
+    policy: str | None,
+    budget: str | None,
+    *,
+    split: Role,
+    data_dir: Path | None,
+    device: torch.device,
+    batch_size: int,
+    seconds: float,
+    allow_mismatch: bool,
+    images_per_s: float,
+) -> dict[str, Any] | None:
+    """The policy part of the record; None if the run has no policy and none was asked for."""
+    from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
+    from hdkd_cli.inference.latency import images_needed, policy_record
+    from hdkd_cli.inference.of_run import data_of_run, some_images
+
+    if policy is None and budget is None and not (run.policies / "last").exists():
+        talk.note("no policy was calibrated yet (`hdkd calibrate-thresholds`): exits only")
+        return None
+    chosen = read_policy_option(policy, run)
+    check_exits(chosen, at.net.num_exits)
+    for warning in check_checkpoint(
+        chosen, run.checkpoint().model_sha256, str(run.path), allow_mismatch=allow_mismatch
+    ):
+        talk.warning(warning)
+    chosen, point = one_point(
+        chosen,
+        run,
+        budget,
+        full_macs=at.costs.macs_K[-1],
+        data_dir=data_dir,
+        device=str(device),
+    )
+    data = data_of_run(run, split, None if data_dir is None else str(data_dir))
+    count = images_needed(1 / images_per_s, batch_size, seconds)
+    return policy_record(
+        at.net,
+        at.costs,
+        chosen,
+        point,
+        some_images(data, split, count, device).images_NCHW,
+        batch_size=batch_size,
+        seconds=seconds,
+    )

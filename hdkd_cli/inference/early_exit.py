@@ -1,0 +1,195 @@
+"""Leaving early: a batch goes through the stages and shrinks as its samples leave.
+
+Shapes: K exits, B samples of a batch, C classes, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hdkd_cli.errors import ScoresError
+from hdkd_cli.evaluation.combination import combine
+from hdkd_cli.evaluation.compatibility import check_exits
+from hdkd_cli.evaluation.confidence import confidence
+from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
+from hdkd_cli.evaluation.simulate import threshold_array
+from hdkd_cli.models.contract import MultiExitNet, State, narrow
+
+
+@dataclass(frozen=True, eq=False)
+class Exited:
+    """How samples left, in the order in which they came; on the device of the network.
+
+    Attributes:
+        prediction_B: Class, int64.
+        exit_B: Exit, int64, 0-based.
+        confidence_B: Confidence there, float32.
+    """
+
+    prediction_B: Tensor
+    exit_B: Tensor
+    confidence_B: Tensor
+
+    @classmethod
+    def nobody_yet(cls, samples: int, device: torch.device) -> Exited:
+        """Room for ``samples`` that have not left: their exit is −1."""
+        return cls(
+            torch.zeros(samples, dtype=torch.int64, device=device),
+            torch.full((samples,), -1, dtype=torch.int64, device=device),
+            torch.zeros(samples, device=device),
+        )
+
+    def put(self, k: int, left: Left) -> None:
+        """Write down who left at exit ``k``."""
+        self.prediction_B[left.place_B] = left.prediction_B
+        self.exit_B[left.place_B] = k
+        self.confidence_B[left.place_B] = left.confidence_B
+
+    def refuse_nan(self) -> None:
+        """See that every answer is one.
+
+        Raises:
+            ScoresError: the network said NaN.
+        """
+        bad_B = self.confidence_B.isnan()
+        if bad_B.any():
+            exits = sorted({k + 1 for k in self.exit_B[bad_B].tolist()})
+            raise ScoresError(
+                f"exit {', '.join(map(str, exits))}: the logits of {int(bad_B.sum())} of "
+                f"{len(bad_B)} images are NaN or infinite: this network did not train"
+            )
+
+
+class Group(NamedTuple):
+    """Samples on their way, all before the same stage."""
+
+    place_B: Tensor
+    """Which samples of the input they are."""
+    state: State
+    logits: dict[int, Tensor]
+    """Exit → logits (B, C), as far as a later exit still reads them."""
+
+
+class Left(NamedTuple):
+    """Samples that leave at an exit."""
+
+    place_B: Tensor
+    prediction_B: Tensor
+    confidence_B: Tensor
+
+
+class Walk:
+    """One stage at a time: which heads must run, who leaves, and with what the others go on.
+
+    A head runs only if its logits have a weight at this exit or a later one that is used. (Costs
+    count all heads up to an exit, as their convention says, whether or not they were needed.)
+
+    Args:
+        net: The network; it is put into evaluation mode.
+        policy: How logits are combined, and what confidence is.
+        point: The thresholds.
+
+    Raises:
+        PolicyError: the policy is for another number of exits.
+    """
+
+    def __init__(self, net: MultiExitNet, policy: ExitPolicy, point: OperatingPoint) -> None:
+        check_exits(policy, net.num_exits)
+        self.net = net.eval()
+        self.policy = policy
+        # The last exit takes everybody: no confidence is below 0.
+        self.threshold_K: list[float] = [*threshold_array([point])[0].tolist(), 0.0]
+        weights = policy.combination.weights
+        used = [k for k, threshold in enumerate(self.threshold_K) if threshold < math.inf]
+
+        def read_by(exits: list[int]) -> set[int]:
+            return {j for i in exits for j, weight in enumerate(weights[i]) if weight}
+
+        self.heads = read_by(used)
+        self.read_later_K = [read_by([i for i in used if i > k]) for k in range(net.num_exits)]
+
+    def begin(self, images_BCHW: Tensor, place_B: Tensor) -> Group:
+        """Samples before the first stage."""
+        return Group(place_B, self.net.start(images_BCHW), {})
+
+    def advance(self, k: int, group: Group) -> tuple[Left | None, Group | None]:
+        """Take samples through stage ``k``: (those that leave there, those that go on)."""
+        stage = self.net.stages[k]
+        state, logits = stage.body(group.state), group.logits
+        if k in self.heads:
+            logits = logits | {k: stage.head(state)}
+        kept = {j: logits_BC for j, logits_BC in logits.items() if j in self.read_later_K[k]}
+        going = Group(group.place_B, state, kept)
+        if self.threshold_K[k] == math.inf:
+            return None, going
+        combined_BC = self._combined(k, logits, group.place_B)
+        confidence_B = confidence(combined_BC, self.policy.confidence)
+        left = Left(group.place_B, combined_BC.argmax(-1), confidence_B)
+        if k == self.net.num_exits - 1:
+            return left, None
+        # What is no number leaves, so that it is seen.
+        stays_B = confidence_B < self.threshold_K[k]
+        staying = int(stays_B.sum())  # the only time the device is waited for
+        if staying == 0:
+            return left, None
+        if staying == len(stays_B):
+            return None, going
+        order_B = stays_B.to(torch.uint8).argsort(descending=True, stable=True)
+        stay, leave = order_B[:staying], order_B[staying:]
+        return Left(*(tensor[leave] for tensor in left)), _narrowed(going, stay)
+
+    def _combined(self, k: int, logits: dict[int, Tensor], like: Tensor) -> Tensor:
+        """What exit ``k`` says; logits that nobody kept have no weight there."""
+        seen = [logits.get(j, like) for j in range(k + 1)]
+        return combine(seen, self.policy.combination, self.policy.temperatures[k])
+
+
+def _narrowed(group: Group, index_B: Tensor) -> Group:
+    """Some samples of a group."""
+    logits = {j: logits_BC[index_B] for j, logits_BC in group.logits.items()}
+    return Group(group.place_B[index_B], narrow(group.state, index_B), logits)
+
+
+class EarlyExit:
+    """A network that answers as soon as its policy lets it.
+
+    The same prediction at the same exit as `evaluation.simulate` finds on the scores of all exits,
+    up to rounding where a confidence meets its threshold.
+
+    Args:
+        net: The network; it is put into evaluation mode.
+        policy: When to leave.
+        point: One of its operating points; None: the one of highest validation accuracy.
+
+    Raises:
+        PolicyError: the policy is for another number of exits.
+    """
+
+    def __init__(
+        self, net: MultiExitNet, policy: ExitPolicy, point: OperatingPoint | None = None
+    ) -> None:
+        self._walk = Walk(net, policy, point or policy.select())
+
+    def __call__(self, images_BCHW: Tensor) -> Exited:
+        """Classify a batch. No stage sees a sample that has left.
+
+        Raises:
+            ScoresError: the network's logits are not finite.
+        """
+        batch, device = len(images_BCHW), images_BCHW.device
+        with torch.inference_mode():
+            exited = Exited.nobody_yet(batch, device)
+            group: Group | None = self._walk.begin(images_BCHW, torch.arange(batch, device=device))
+            for k in range(self._walk.net.num_exits):
+                if group is None:
+                    break
+                left, group = self._walk.advance(k, group)
+                if left is not None:
+                    exited.put(k, left)
+            exited.refuse_nan()
+        return exited

@@ -1,0 +1,52 @@
+"""``hdkd profile`` and ``hdkd eval-budget --measured``: records, never speeds."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hdkd_cli import app
+
+ANY = pytest.CaptureFixture[str]
+
+
+def test_a_run_under_its_policy(trained: Path, capsys: ANY) -> None:
+    arguments = ["--budget", "0.6", "--seconds", "1", "--batch-size", "16"]
+    assert app.run(["profile", str(trained), *arguments]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["schema"] == "hdkd/profile/1"
+    assert [e["exit"] for e in record["exits"]] == [1, 2, 3]
+    first, *_, last = record["exits"]
+    assert first["latency_ms"]["batch"] == 1
+    assert first["latency_ms"]["median"] <= first["latency_ms"]["p95"]
+    assert first["macs"] < last["macs"]
+    policy = record["policy"]
+    assert sum(policy["exit_share"]) == pytest.approx(1)
+    macs = sum(s * e["macs"] for s, e in zip(policy["exit_share"], record["exits"], strict=True))
+    assert policy["macs"] == pytest.approx(macs)
+    for part in (policy, policy["one_by_one"]):
+        realised = part["images_per_s"] / part["full_images_per_s"]
+        assert part["realised_speedup"] == pytest.approx(realised)
+        assert part["realised_over_theoretical"] == pytest.approx(
+            realised / part["theoretical_speedup"]
+        )
+
+
+def test_a_preset_has_no_policy(capsys: ANY) -> None:
+    assert app.run(["profile", "digits", "--seconds", "1", "--batch-size", "4"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["policy"] is None
+    assert app.run(["profile", "digits", "--budget", "0.5"]) == 2
+    assert "need a run" in capsys.readouterr().err
+    assert app.run(["profile", "digitz"]) == 2
+
+
+def test_measured_points(trained: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdkd_cli.inference.measured.SECONDS", 0.5)
+    assert app.run(["eval-budget", str(trained), "--measured"]) == 0
+    captured = capsys.readouterr()
+    points = json.loads(captured.out)["points"]
+    assert all(p["seconds_per_image"] > 0 and p["measured_speedup"] > 0 for p in points)
+    assert "differ" not in captured.err
+    assert app.run(["eval-budget", "--scores", "x", "--measured"]) == 2
+    assert "--measured" in capsys.readouterr().err
