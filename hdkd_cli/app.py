@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from hdkd_cli.commands import doctor, evaluate, presets, settings, train
+from hdkd_cli.commands import doctor, evaluate, presets, report, settings, train
 from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed
 from hdkd_cli.ui.console import talk
 
@@ -130,6 +130,7 @@ app.command("calibrate-thresholds")(evaluate.calibrate_thresholds)
 app.command("calibrate", hidden=True)(evaluate.calibrate_thresholds)
 app.command("eval-budget")(evaluate.eval_budget)
 app.command("scores")(evaluate.scores)
+app.command("report")(report.report)
 
 _presets = _group("Complete named runs to start from.")
 _presets.command("list")(presets.list_presets)

@@ -1,0 +1,360 @@
+"""What a report says about a run: numbers and names out of its folder. Nothing is drawn here.
+
+K exits, N samples, P operating points. What a run lacks is told, not raised, with the command that
+makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdkd_cli.errors import ArtifactError, DataError, UsageError
+from hdkd_cli.evaluation.anytime import anytime_record
+from hdkd_cli.evaluation.combination import fixed_combination
+from hdkd_cli.evaluation.compatibility import check_policy
+from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
+from hdkd_cli.evaluation.reliability import Reliability, reliability
+from hdkd_cli.evaluation.scores import Scores, read_scores
+from hdkd_cli.evaluation.simulate import Simulation, budget_record, simulate, threshold_array
+from hdkd_cli.evaluation.table import ExitTable, tabulate
+from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.settings.keys import leaves
+from hdkd_cli.settings.layers import resolve
+from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.values import show
+from hdkd_cli.ui.progress import duration
+from hdkd_cli.ui.report.history import History, read_history
+
+# Fields of records → what a reader calls them.
+ANYTIME_COLUMNS = {
+    "exit": "exit", "macs": "MACs", "params": "parameters", "top1_pct": "top-1 (%)",
+    "top5_pct": "top-5 (%)", "nll": "NLL (nats)", "ece_pct": "ECE (%)", "auroc": "AUROC",
+}  # fmt: skip
+BUDGET_COLUMNS = {
+    "target_macs": "budget", "macs": "mean MACs", "top1_pct": "top-1 (%)",
+    "exit_share": "leave at exit 1, 2, … (%)",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that a report could show and this one does not.
+
+    Attributes:
+        what: What and why, a sentence.
+        command: What would make it, if a command does.
+    """
+
+    what: str
+    command: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """All of it as text."""
+        return self.what + (f" Next: {self.command}" if self.command else "")
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetCurve:
+    """A policy on the test split.
+
+    Attributes:
+        name: Its name in the run.
+        policy: The policy.
+        record: Its operating points, schema ``hdkd/budget/1``.
+        table: Confidences and predictions as the policy reads them.
+        result: Every sample's way out at every operating point.
+        chosen: The point of highest validation accuracy, counted from 0.
+    """
+
+    name: str
+    policy: ExitPolicy
+    record: Mapping[str, Any]
+    table: ExitTable
+    result: Simulation
+    chosen: int
+
+    @cached_property
+    def correct_PN(self) -> NDArray[np.bool_]:
+        """Whether each sample is classified correctly at each operating point."""
+        correct_PN: NDArray[np.bool_] = self.result.prediction_PN == self.table.labels_N
+        return correct_PN
+
+    @property
+    def point(self) -> Mapping[str, Any]:
+        """The record of the chosen point."""
+        point: Mapping[str, Any] = self.record["points"][self.chosen]
+        return point
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What the test scores say.
+
+    Attributes:
+        anytime: Each exit alone, schema ``hdkd/anytime/1``.
+        table: Confidence (largest probability) and prediction of each exit alone.
+        reliability_K: Their reliability diagrams.
+        curves: One for each policy of the run; the one calibrated last comes first.
+        split_sha256: Which samples; None: unknown.
+    """
+
+    anytime: Mapping[str, Any]
+    table: ExitTable
+    reliability_K: tuple[Reliability, ...]
+    curves: tuple[BudgetCurve, ...]
+    split_sha256: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class RunContent:
+    """All that a report says about one run.
+
+    Attributes:
+        folder: The run.
+        label: Its short name here.
+        info: Its run.json.
+        settings: Its settings.
+        origin: Key of a setting → where its value came from, as far as known.
+        history: Its training; None: nothing was logged.
+        evaluation: Its test scores; None: there are none.
+        missing: What is not here, and why.
+    """
+
+    folder: RunFolder
+    label: str
+    info: Mapping[str, Any]
+    settings: Settings
+    origin: Mapping[str, str]
+    history: History | None
+    evaluation: Evaluation | None
+    missing: tuple[Missing, ...]
+
+    @property
+    def path(self) -> str:
+        """Where the run is, as text."""
+        return printable(str(self.folder.path))
+
+
+def printable(text: str) -> str:
+    """``text`` without what no file can hold or no screen can show."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def read_run(
+    run: RunFolder, scores_of: Callable[[RunFolder], Scores], letter: str | None = None
+) -> RunContent:
+    """Read all there is to say about a run.
+
+    Args:
+        run: The run.
+        scores_of: Gives its test scores.
+        letter: What tells it from other runs in the same report.
+
+    Raises:
+        RunError: settings.toml or run.json is missing or damaged.
+        SettingsError: the settings are of another version.
+    """
+    info, settings = run.info(), run.settings()
+    missing: list[Missing] = []
+    path = printable(str(run.path))
+    if info.get("status") != "finished":
+        missing.append(
+            Missing(
+                f"The run is not finished (status: {info.get('status')}): "
+                "numbers are those of its newest checkpoint.",
+                f"hdkd train --resume {path}",
+            )
+        )
+    name = printable(f"{info.get('preset')} s{info.get('seed')}")
+    return RunContent(
+        folder=run,
+        label=name if letter is None else f"{letter} · {name}",
+        info=info,
+        settings=settings,
+        origin=_origin(settings, info),
+        history=_history(run, missing),
+        evaluation=_evaluation(run, settings, scores_of, missing),
+        missing=tuple(missing),
+    )
+
+
+def facts(content: RunContent) -> dict[str, str]:
+    """What a reader should know about a run before its numbers."""
+    info, history, evaluation = content.info, content.history, content.evaluation
+    found = {"folder": content.path, "status": str(info.get("status"))}
+    for name in ("preset", "seed", "device", "created", "ended"):
+        if info.get(name) is not None:
+            found[name] = printable(str(info[name]))
+    if history is not None:
+        if history.seconds is not None:
+            found["training time"] = f"{duration(history.seconds)} (h:mm:ss)"
+        found["steps"] = f"{history.step_S[-1]:,} of {history.started['total_steps']:,}"
+        samples = history.started["samples"]
+        found["images"] = ", ".join(f"{n:,} {role}" for role, n in samples.items() if n)
+        found["parameters"] = f"{history.started['parameters']:,}"
+    if evaluation is not None:
+        macs = [exit_["macs"] / 1e6 for exit_ in evaluation.anytime["exits"]]
+        found["multiply-accumulates"] = f"{macs[0]:.2f} M (exit 1) to {macs[-1]:.2f} M (last exit)"
+    versions = {"python": info.get("python"), **(info.get("versions") or {})}
+    found["versions"] = printable(", ".join(f"{name} {v}" for name, v in versions.items()))
+    for name, label in (("platform", "platform"), ("git_revision", "git revision")):
+        if info.get(name):
+            found[label] = printable(str(info[name]))
+    found["command"] = printable(" ".join(map(str, info.get("argv") or ())))
+    return found
+
+
+def setting_rows(content: RunContent) -> list[tuple[str, str, str]]:
+    """(key, value, where it came from) of every setting."""
+    return [
+        (key, printable(show(value)), printable(content.origin.get(key, "")))
+        for key, value in leaves(content.settings).items()
+    ]
+
+
+def headline(content: RunContent) -> str:
+    """The run in a sentence or two."""
+    if content.evaluation is None:
+        return "There are no test scores yet."
+    *_, full = content.evaluation.anytime["exits"]
+    samples = content.evaluation.anytime["samples"]
+    whole = (
+        f"The full network classifies {full['top1_pct']:.2f} % of {samples:,} test images "
+        f"correctly, at {full['macs'] / 1e6:.2f} M multiply-accumulates an image."
+    )
+    if not content.evaluation.curves:
+        return whole
+    curve = content.evaluation.curves[0]
+    point = curve.point
+    share = 100 * point["macs"] / full["macs"]
+    return (
+        f"Leaving early by the policy “{printable(curve.name)}”, {point['top1_pct']:.2f} % are "
+        f"right at {share:.0f} % of the full cost ({point['macs'] / 1e6:.2f} M; operating point "
+        f"chosen on validation images). {whole}"
+    )
+
+
+def _history(run: RunFolder, missing: list[Missing]) -> History | None:
+    try:
+        history = read_history(run)
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        missing.append(Missing(printable(f"The training log cannot be read ({problem}).")))
+        return None
+    if history is None:
+        missing.append(
+            Missing(
+                "Nothing was logged in training yet: no weights and no validation accuracy.",
+                f"hdkd train --resume {printable(str(run.path))}",
+            )
+        )
+    return history
+
+
+def _evaluation(
+    run: RunFolder,
+    settings: Settings,
+    scores_of: Callable[[RunFolder], Scores],
+    missing: list[Missing],
+) -> Evaluation | None:
+    path = printable(str(run.path))
+    try:
+        scores = _test_scores(run, scores_of, missing)
+    except ArtifactError as problem:
+        missing.append(
+            Missing(printable(f"There are no test scores: {problem}."), f"hdkd eval-anytime {path}")
+        )
+        return None
+    single = fixed_combination("single", scores.macs_K)
+    temperatures = (1.0,) * scores.num_exits
+    bins = settings.evaluation.ece_bins
+    table = tabulate(scores, single, temperatures, "max-prob")
+    curves = _curves(run, scores, missing)
+    if not curves:
+        missing.append(
+            Missing(
+                "No exit policy: nothing can be said about budgets, about who leaves where, or "
+                "about easy and hard images.",
+                f"hdkd calibrate-thresholds {path}",
+            )
+        )
+    return Evaluation(
+        anytime=anytime_record(scores, single, temperatures, ece_bins=bins, run=path),
+        table=table,
+        reliability_K=tuple(
+            reliability(table.confidence_KN[k], table.correct_KN[k], bins)
+            for k in range(scores.num_exits)
+        ),
+        curves=curves,
+        split_sha256=scores.meta.get("split_sha256"),
+    )
+
+
+def _test_scores(
+    run: RunFolder, scores_of: Callable[[RunFolder], Scores], missing: list[Missing]
+) -> Scores:
+    """The run's test scores; where its images are gone, those it kept of the same checkpoint."""
+    try:
+        return scores_of(run)
+    except DataError as problem:
+        kept = run.path / "scores" / "test.safetensors"
+        if not kept.exists():
+            raise
+        scores = read_scores(kept)
+        if scores.meta.get("checkpoint_sha256") != run.checkpoint().model_sha256:
+            raise
+        missing.append(
+            Missing(printable(f"The images are not there ({problem}): scores kept earlier serve."))
+        )
+        return scores
+
+
+def _curves(run: RunFolder, scores: Scores, missing: list[Missing]) -> tuple[BudgetCurve, ...]:
+    last = (run.policies / "last").resolve().stem
+    names = sorted(path.stem for path in run.policies.glob("*.json"))
+    found = []
+    for name in sorted(names, key=lambda name: name != last):
+        try:
+            policy = read_policy(run.policies / f"{name}.json")
+            check_policy(policy, scores, allow_mismatch=False)
+        except ArtifactError as problem:
+            missing.append(
+                Missing(
+                    printable(f"Policy “{name}” is left out: {problem}."),
+                    f"hdkd calibrate-thresholds {printable(str(run.path))}",
+                )
+            )
+            continue
+        table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
+        found.append(
+            BudgetCurve(
+                name=name,
+                policy=policy,
+                record=budget_record(policy, scores, run=printable(str(run.path))),
+                table=table,
+                result=simulate(table, threshold_array(policy.points)),
+                chosen=policy.points.index(policy.select()),
+            )
+        )
+    return tuple(found)
+
+
+def _origin(settings: Settings, info: Mapping[str, Any]) -> dict[str, str]:
+    """Where values came from: the preset's layers where they agree with it, else the command."""
+    try:
+        resolved = resolve(info.get("preset"), environment={})
+    except UsageError:  # the preset is gone, or was a file elsewhere
+        return {}
+    of_preset = leaves(resolved.settings)
+    return {
+        key: resolved.origin.get(key, "default")
+        if key in of_preset and of_preset[key] == value
+        else "given for this run"
+        for key, value in leaves(settings).items()
+    }
