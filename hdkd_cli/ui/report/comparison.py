@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hdkd_cli.errors import BudgetError
 from hdkd_cli.evaluation.bootstrap import Difference, paired_difference, unpaired_difference
 from hdkd_cli.settings.keys import leaves
-from hdkd_cli.ui.report.content import BudgetCurve, Evaluation, RunContent
+from hdkd_cli.ui.report.content import BudgetCurve, Evaluation, RunContent, setting_rows
 
 AVERAGED_BUDGETS = 33  # what an average over budgets goes over
 SHOWN_BUDGETS = 5
@@ -106,16 +106,23 @@ def compare(first: Evaluation, other: Evaluation) -> list[Compared]:
     ]
 
 
+def differing_settings(runs: Sequence[RunContent]) -> list[tuple[str, ...]]:
+    """(key, value in each run) of every setting that is not the same in all of them."""
+    values = [{key: value for key, value, _ in setting_rows(run)} for run in runs]
+    keys = dict.fromkeys(key for of_run in values for key in of_run)
+    rows = [(key, *(of_run.get(key, "") for of_run in values)) for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
 def seed_groups(runs: Sequence[RunContent]) -> list[list[RunContent]]:
-    """Runs of equal settings but for the seed, two or more together."""
-    groups: dict[str, list[RunContent]] = {}
+    """Runs of equal settings but for the seed: groups of two or more seeds, each seed once."""
+    groups: dict[str, dict[int, RunContent]] = {}
     for run in runs:
         if run.evaluation is not None:
             settings = {k: v for k, v in leaves(run.settings).items() if k not in _SEED_KEYS}
-            groups.setdefault(repr(sorted(settings.items())), []).append(run)
-    return [
-        group for group in groups.values() if len({r.settings.training.seed for r in group}) > 1
-    ]
+            group = groups.setdefault(repr(sorted(settings.items())), {})
+            group.setdefault(run.settings.training.seed, run)
+    return [list(group.values()) for group in groups.values() if len(group) > 1]
 
 
 def spread(group: Sequence[RunContent]) -> list[Spread]:

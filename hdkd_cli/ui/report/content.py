@@ -143,8 +143,9 @@ class RunContent:
 
 
 def printable(text: str) -> str:
-    """``text`` without what no file can hold or no screen can show."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """``text`` in one line, without what no file can hold or no screen can show."""
+    unknown = "\N{REPLACEMENT CHARACTER}"
+    return "".join(c if c.isprintable() else " " if c.isspace() else unknown for c in text)
 
 
 def read_run(
@@ -226,18 +227,17 @@ def headline(content: RunContent) -> str:
     *_, full = content.evaluation.anytime["exits"]
     samples = content.evaluation.anytime["samples"]
     whole = (
-        f"The full network classifies {full['top1_pct']:.2f} % of {samples:,} test images "
-        f"correctly, at {full['macs'] / 1e6:.2f} M multiply-accumulates an image."
+        f"The full network is right about {full['top1_pct']:.2f} % of {samples:,} test images, "
+        f"at {full['macs'] / 1e6:.2f} M multiply-accumulates an image."
     )
     if not content.evaluation.curves:
         return whole
     curve = content.evaluation.curves[0]
-    point = curve.point
-    share = 100 * point["macs"] / full["macs"]
+    share = 100 * curve.point["macs"] / full["macs"]
     return (
-        f"Leaving early by the policy “{printable(curve.name)}”, {point['top1_pct']:.2f} % are "
-        f"right at {share:.0f} % of the full cost ({point['macs'] / 1e6:.2f} M; operating point "
-        f"chosen on validation images). {whole}"
+        f"{whole} Leaving early, it is right about {curve.point['top1_pct']:.2f} % at {share:.0f} %"
+        f" of that cost (policy “{printable(curve.name)}”, operating point chosen on validation "
+        "images)."
     )
 
 

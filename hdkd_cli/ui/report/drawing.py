@@ -68,6 +68,21 @@ class Figure:
     height: float = 3.3
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as it is drawn.
+
+    Attributes:
+        figure: What it shows.
+        svg: The file; text in it stays text.
+        png: The file.
+    """
+
+    figure: Figure
+    svg: str
+    png: bytes
+
+
 def require_matplotlib() -> None:
     """Make sure that something can be drawn.
 
@@ -96,31 +111,28 @@ def exit_colours(num_exits: int) -> tuple[tuple[str, str], ...]:
     return tuple(zip(of(0.86, 0.02), of(0.98, 0.3), strict=True))
 
 
-def svg_and_png(figure: Figure) -> tuple[str, bytes]:
-    """The figure as SVG text (text stays text) and as a PNG, both on white."""
+def drawn(figure: Figure) -> Drawing:
+    """Draw a figure, on white."""
+    svg, png = io.BytesIO(), io.BytesIO()
     with _canvas(figure) as canvas:
-        svg, png = io.BytesIO(), io.BytesIO()
         canvas.savefig(svg, format="svg", metadata={"Date": None})
+        canvas.set_layout_engine("none")  # it has found its place
         canvas.savefig(png, format="png", dpi=PNG_DPI)
-    return svg.getvalue().decode(), png.getvalue()
+    return Drawing(figure, svg.getvalue().decode(), png.getvalue())
 
 
-def inline_svg(figure: Figure, colours: Mapping[str, tuple[str, str]]) -> str:
-    """The figure as an SVG element of a page: transparent, its colours CSS variables.
+def inline_svg(drawing: Drawing, colours: Mapping[str, tuple[str, str]]) -> str:
+    """The drawing as an SVG element of a page, its colours CSS variables.
 
     Args:
-        figure: The figure.
+        drawing: The drawing.
         colours: What ``css_colours`` says.
     """
-    with _canvas(figure) as canvas:
-        content = io.BytesIO()
-        canvas.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    svg = content.getvalue().decode()
-    svg = svg[svg.index("<svg") :]
+    svg = drawing.svg[drawing.svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # what matplotlib notes for itself
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # HTML knows these
-    svg = re.sub(r'(id="|"#|url\(#)', rf"\g<1>{figure.name}-", svg)  # unique on the page
+    svg = re.sub(r'(id="|"#|url\(#)', rf"\g<1>{drawing.figure.name}-", svg)  # unique on the page
     names = {light: name for name, (light, _) in colours.items()}
     return re.sub("|".join(names), lambda found: f"var(--{names[found[0]]})", svg)
 

@@ -99,9 +99,9 @@ def _published_lines(network: Network, macs_K: Sequence[float]) -> list[Line]:
 def _accuracy_against_cost(runs: Sequence[tuple[RunContent, Evaluation]]) -> Figure:
     series = lines(runs)
     caption = (
-        "Test accuracy against the mean cost of an image. Marks: all images leave at one exit (its "
-        "number above it). Lines: images leave early, each point of a policy with its thresholds "
-        "from the val split."
+        "Test accuracy against the mean cost of an image. Marks: all images leave at the same "
+        "exit, 1, 2, … from left to right. Lines: images leave early, each point of a policy with "
+        "its thresholds from the val split."
     )
     for run, evaluation in runs:
         network = published_for(run.settings)
@@ -117,7 +117,8 @@ def _accuracy_against_cost(runs: Sequence[tuple[RunContent, Evaluation]]) -> Fig
         axes = canvas.subplots()
         for line in series:
             axes.plot(*zip(*line.points, strict=True), label=line.name, **line.style)
-        for number, point in enumerate(series[0].points, 1):
+        exits = series[0].points if len(runs) == 1 else ()
+        for number, point in enumerate(exits, 1):
             axes.annotate(f"{number}", point, (0, 4), textcoords="offset points", ha="center")
         axes.set(xlabel=f"mean {COST}", ylabel="test accuracy (%)")
         _legend_below(canvas, axes, columns=1)

@@ -1,14 +1,14 @@
-"""Images that a policy finds easy and hard, exit by exit. N samples, B pictures."""
+"""Images that a policy finds easy and hard, exit by exit. N samples, B pictures of S pixels."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from hdkd_cli.data import ImageData
@@ -63,44 +63,45 @@ def read_gallery(curve: BudgetCurve, data: ImageData) -> tuple[ExitPictures, ...
     """
     table, exit_N = curve.table, curve.result.exit_PN[curve.chosen]
     correct_N = curve.correct_PN[curve.chosen]
-    found = []
-    for k in range(table.num_exits):
-        here_N = table.order_KN[k][exit_N[table.order_KN[k]] == k]
-        right_N = correct_N[here_N]
-        found.append(
-            ExitPictures(
-                exit=k + 1,
-                samples=len(here_N),
-                right=int(right_N.sum()),
-                easiest=_pictures(here_N[right_N][:PICTURES], k, curve, data),
-                hardest=_pictures(here_N[~right_N][:PICTURES], k, curve, data),
-            )
+    leaving = [order_N[exit_N[order_N] == k] for k, order_N in enumerate(table.order_KN)]
+    easiest = [here_N[correct_N[here_N]][:PICTURES].tolist() for here_N in leaving]
+    hardest = [here_N[~correct_N[here_N]][:PICTURES].tolist() for here_N in leaving]
+    thumbnails = _thumbnails([*chain(*easiest, *hardest)], data)
+
+    def picture(sample: int) -> Picture:
+        k = exit_N[sample]
+        return Picture(
+            data_uri=thumbnails[sample],
+            truth=data.classes[table.labels_N[sample]],
+            prediction=data.classes[table.prediction_KN[k, sample]],
+            confidence=float(table.confidence_KN[k, sample]),
         )
-    return tuple(found)
+
+    return tuple(
+        ExitPictures(
+            exit=k + 1,
+            samples=len(here_N),
+            right=int(correct_N[here_N].sum()),
+            easiest=tuple(map(picture, easiest[k])),
+            hardest=tuple(map(picture, hardest[k])),
+        )
+        for k, here_N in enumerate(leaving)
+    )
 
 
-def _pictures(
-    sample_B: NDArray[np.int64], k: int, curve: BudgetCurve, data: ImageData
-) -> tuple[Picture, ...]:
-    if not len(sample_B):
-        return ()
-    table = curve.table
-    request = Request(data.splits["test"].indices_N[torch.from_numpy(sample_B)])
+def _thumbnails(samples: Sequence[int], data: ImageData) -> dict[int, str]:
+    """Sample of the test split → a small PNG of what the network sees, as a data URI."""
+    request = Request(data.splits["test"].indices_N[samples])
     batches = data.images.batches(
         [request], augment=False, device=torch.device("cpu"), channels_last=False
     )
     (images_B3SS, _), *_ = batches
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (data.settings.mean, data.settings.std))
     pixels_B3SS = ((images_B3SS * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    return tuple(
-        Picture(
-            data_uri=_data_uri(Image.fromarray(pixels.permute(1, 2, 0).numpy())),
-            truth=data.classes[table.labels_N[sample]],
-            prediction=data.classes[table.prediction_KN[k, sample]],
-            confidence=float(table.confidence_KN[k, sample]),
-        )
-        for pixels, sample in zip(pixels_B3SS, sample_B, strict=True)
-    )
+    return {
+        sample: _data_uri(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+        for sample, pixels in zip(samples, pixels_B3SS, strict=True)
+    }
 
 
 def _data_uri(image: Image.Image) -> str:

@@ -11,7 +11,13 @@ from html import escape
 from typing import Any
 
 from hdkd_cli.ui.output import cell
-from hdkd_cli.ui.report.comparison import Compared, compare, seed_groups, spread
+from hdkd_cli.ui.report.comparison import (
+    Compared,
+    compare,
+    differing_settings,
+    seed_groups,
+    spread,
+)
 from hdkd_cli.ui.report.content import (
     ANYTIME_COLUMNS,
     BUDGET_COLUMNS,
@@ -21,7 +27,7 @@ from hdkd_cli.ui.report.content import (
     printable,
     setting_rows,
 )
-from hdkd_cli.ui.report.drawing import Figure, css_colours, inline_svg
+from hdkd_cli.ui.report.drawing import Drawing, css_colours, inline_svg
 from hdkd_cli.ui.report.gallery import ExitPictures, Picture
 from hdkd_cli.ui.report.published import published_for
 
@@ -32,7 +38,7 @@ SECTIONS = {
     "leaving": "Leaving early, and how far confidence can be trusted",
     "training": "Training, and how much each loss counts",
 }
-NUMBER = re.compile(r"[-+]?[\d,.]+( M)?|–")
+NUMBER = re.compile(r"[−+]?[\d,.]+( M)?|–")
 
 STYLE = """
 *{box-sizing:border-box}
@@ -81,16 +87,16 @@ background:var(--line);border-radius:3px;margin-bottom:.25rem}
 
 def page(
     runs: Sequence[RunContent],
-    shared: Sequence[Figure],
-    of_run: Sequence[Sequence[Figure]],
+    shared: Sequence[Drawing],
+    of_run: Sequence[Sequence[Drawing]],
     galleries: Sequence[Gallery],
 ) -> str:
     """The whole page.
 
     Args:
         runs: The runs, at least one; differences are to the first.
-        shared: Figures with all runs in them.
-        of_run: Figures of each run.
+        shared: Drawings with all runs in them.
+        of_run: Drawings of each run.
         galleries: Easy and hard images of each run; empty: there are none.
     """
     colours = css_colours(_exit_counts(runs))
@@ -100,14 +106,15 @@ def page(
         body += _opening(run, several=len(runs) > 1)
     body += _accuracy(runs, shared, colours)
     if len(runs) > 1:
+        body += _differing_settings(runs)
         body += _differences(runs)
         body += _seeds(runs)
-    for run, figures, gallery in zip(runs, of_run, galleries, strict=True):
+    for run, drawings, gallery in zip(runs, of_run, galleries, strict=True):
         level = 2
         if len(runs) > 1:
             body.append(_heading(2, f"Run {run.label}"))
             level = 3
-        body += _run(run, figures, gallery, colours, level)
+        body += _run(run, drawings, gallery, colours, level)
     content = "\n".join(body)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -133,28 +140,37 @@ def _opening(run: RunContent, *, several: bool) -> Iterator[str]:
 
 
 def _accuracy(
-    runs: Sequence[RunContent], shared: Sequence[Figure], colours: Colours
+    runs: Sequence[RunContent], shared: Sequence[Drawing], colours: Colours
 ) -> Iterator[str]:
     measured = [(run, run.evaluation) for run in runs if run.evaluation is not None]
     if not measured:
         return
     yield _heading(2, "Accuracy against cost")
     yield '<div class="figures">'
-    for figure in shared:
-        yield _figure(figure, colours, heading=None)
+    for drawing in shared:
+        yield _figure(drawing, colours, heading=None)
     tables = []
     for run, evaluation in measured:
         caption = f"Every image leaves at the same exit ({escape(run.label)}, test split)"
-        rows = [_cells(exit_, ANYTIME_COLUMNS) for exit_ in evaluation.anytime["exits"]]
-        tables.append(_table(ANYTIME_COLUMNS.values(), rows, caption=caption))
+        exits = evaluation.anytime["exits"]
+        tables.append(_records(exits, ANYTIME_COLUMNS, caption))
         network = published_for(run.settings)
         if network is not None:
-            exits = range(1, len(network.methods[0].top1_pct_K) + 1)
+            numbers = range(1, len(exits) + 1)
             rows = [[m.method, *(f"{a:.2f}" for a in m.top1_pct_K)] for m in network.methods]
             caption = f"Published for this network, top-1 (%): {escape(network.source)}"
-            names = ("method", *(f"exit {k}" for k in exits))
+            names = ("method", *(f"exit {k}" for k in numbers))
             tables.append(_table(names, rows, caption=caption))
     yield f"<div>{''.join(tables)}</div></div>"
+
+
+def _differing_settings(runs: Sequence[RunContent]) -> Iterator[str]:
+    yield _heading(2, "What sets the runs apart")
+    rows = differing_settings(runs)
+    if rows:
+        yield _table(("setting", *(run.label for run in runs)), rows)
+    else:
+        yield "<p>All their settings are the same.</p>"
 
 
 def _differences(runs: Sequence[RunContent]) -> Iterator[str]:
@@ -184,9 +200,13 @@ def _differences(runs: Sequence[RunContent]) -> Iterator[str]:
 def _difference(one: Compared) -> list[str]:
     found = one.difference
     return [
-        one.what, f"{one.first_pct:.2f}", f"{one.other_pct:.2f}", f"{found.value:+.2f}",
-        f"{found.low:+.2f} to {found.high:+.2f}", one.verdict,
+        one.what, f"{one.first_pct:.2f}", f"{one.other_pct:.2f}", _signed(found.value),
+        f"{_signed(found.low)} to {_signed(found.high)}", one.verdict,
     ]  # fmt: skip
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _seeds(runs: Sequence[RunContent]) -> Iterator[str]:
@@ -203,20 +223,19 @@ def _seeds(runs: Sequence[RunContent]) -> Iterator[str]:
 
 
 def _run(
-    run: RunContent, figures: Sequence[Figure], gallery: Gallery, colours: Colours, level: int
+    run: RunContent, drawings: Sequence[Drawing], gallery: Gallery, colours: Colours, level: int
 ) -> Iterator[str]:
     for section, title in SECTIONS.items():
-        chosen = [figure for figure in figures if figure.section == section]
+        chosen = [drawing for drawing in drawings if drawing.figure.section == section]
         if chosen:
             yield _heading(level, title)
             yield '<div class="figures">'
-            yield from (_figure(figure, colours, heading=level + 1) for figure in chosen)
+            yield from (_figure(drawing, colours, heading=level + 1) for drawing in chosen)
             yield "</div>"
         if section == "leaving" and run.evaluation is not None:
             for curve in run.evaluation.curves:
-                rows = [_cells(point, BUDGET_COLUMNS) for point in curve.record["points"]]
                 name = escape(printable(curve.name))
-                table = _table(BUDGET_COLUMNS.values(), rows)
+                table = _records(curve.record["points"], BUDGET_COLUMNS)
                 yield (
                     f"<details><summary>All operating points of policy {name}</summary>"
                     f"{table}</details>"
@@ -257,8 +276,9 @@ def _picture(picture: Picture) -> str:
     return f'<li class="pic"><img src="{picture.data_uri}" alt="{truth}">{said}<br>{sure}</li>'
 
 
-def _figure(figure: Figure, colours: Colours, *, heading: int | None) -> str:
-    svg = inline_svg(figure, colours).replace(
+def _figure(drawing: Drawing, colours: Colours, *, heading: int | None) -> str:
+    figure = drawing.figure
+    svg = inline_svg(drawing, colours).replace(
         "<svg ", f'<svg role="img" aria-label="{escape(figure.alt)}" ', 1
     )
     title = "" if heading is None else _heading(heading, figure.title)
@@ -294,8 +314,13 @@ def _table(
     )
 
 
-def _cells(record: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
-    return [cell(record.get(name), name) for name in columns]
+def _records(
+    records: Sequence[Mapping[str, Any]], columns: Mapping[str, str], caption: str = ""
+) -> str:
+    """A table of records; what is unknown everywhere needs no column."""
+    known = {n: title for n, title in columns.items() if any(r[n] is not None for r in records)}
+    rows = [[cell(record[name], name) for name in known] for record in records]
+    return _table(known.values(), rows, caption=caption)
 
 
 def _heading(level: int, text: str) -> str:

@@ -9,7 +9,7 @@ from itertools import cycle, pairwise
 import numpy as np
 
 from hdkd_cli.ui.output import emit
-from hdkd_cli.ui.report.comparison import compare, seed_groups, spread
+from hdkd_cli.ui.report.comparison import compare, differing_settings, seed_groups, spread
 from hdkd_cli.ui.report.content import (
     ANYTIME_COLUMNS,
     BUDGET_COLUMNS,
@@ -22,7 +22,7 @@ from hdkd_cli.ui.report.figures import Line, lines
 WIDTH, HEIGHT = 64, 18  # characters of a chart
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 40
-SHARES = "█▓▒░ ▞▚#=+-"
+SHARES = "█▓▒░·▞▚#=+-"
 
 
 def write_plain(runs: Sequence[RunContent]) -> None:
@@ -35,6 +35,11 @@ def write_plain(runs: Sequence[RunContent]) -> None:
         _say(*chart(lines(measured)), "")
     for run in runs:
         _tables(run)
+    differing = differing_settings(runs)
+    if differing:
+        _say("settings that set the runs apart")
+        names = ("setting", *(run.label for run in runs))
+        emit([dict(zip(names, row, strict=True)) for row in differing], "table")
     for other in runs[1:]:
         if runs[0].evaluation is not None and other.evaluation is not None:
             compared = compare(runs[0].evaluation, other.evaluation)
@@ -47,15 +52,15 @@ def write_plain(runs: Sequence[RunContent]) -> None:
 
 
 def chart(series: Sequence[Line]) -> list[str]:
-    """Accuracy over cost, a letter a series; where two meet, the first named is seen."""
+    """Accuracy over cost, a mark a series; where two meet, the first named is seen."""
     points = np.array([point for line in series for point in line.points])
     (left, low), (right, high) = points.min(axis=0), points.max(axis=0)
     grid = [[" "] * WIDTH for _ in range(HEIGHT)]
-    for letter, line in reversed(list(zip(_letters(), series, strict=False))):
+    for mark, line in reversed(list(zip(_marks(), series, strict=False))):
         for cost, accuracy in line.points:
             x = round((WIDTH - 1) * (cost - left) / max(right - left, 1e-9))
             y = round((HEIGHT - 1) * (high - accuracy) / max(high - low, 1e-9))
-            grid[y][x] = letter
+            grid[y][x] = mark
     labels = {0: f"{high:.2f}", HEIGHT - 1: f"{low:.2f}"}
     drawn = [f"{labels.get(y, ''):>7} │{''.join(row).rstrip()}" for y, row in enumerate(grid)]
     ends = f"{left:.2f}"
@@ -64,7 +69,7 @@ def chart(series: Sequence[Line]) -> list[str]:
         *drawn,
         f"{'':7} └{'─' * WIDTH}",
         f"{'':9}{ends}{right:>{WIDTH - len(ends)}.2f}",
-        *(f"  {letter} {line.name}" for letter, line in zip(_letters(), series, strict=False)),
+        *(f"  {mark} {line.name}" for mark, line in zip(_marks(), series, strict=False)),
     ]
 
 
@@ -109,9 +114,9 @@ def _spark(values_S: Sequence[float]) -> str:
     )
 
 
-def _letters() -> Iterator[str]:
-    """o, A, B, .. and again."""
-    return cycle("oABCDEFGHIJKLMNPQRSTUVWXYZ")
+def _marks() -> Iterator[str]:
+    """What each series of a chart is drawn with."""
+    return cycle("o*x+#@%&v^")
 
 
 def _say(*sentences: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from hdkd_cli.data import open_data
@@ -13,7 +14,7 @@ from hdkd_cli.errors import DataError
 from hdkd_cli.evaluation.of_run import refuse_other_images
 from hdkd_cli.files import write_bytes, write_text
 from hdkd_cli.ui.report.content import Missing, RunContent, printable
-from hdkd_cli.ui.report.drawing import Figure, svg_and_png
+from hdkd_cli.ui.report.drawing import Drawing, drawn
 from hdkd_cli.ui.report.figures import run_figures, shared_figures
 from hdkd_cli.ui.report.gallery import read_gallery
 from hdkd_cli.ui.report.page import Gallery, page
@@ -34,13 +35,13 @@ def write_report(
         OSError: the disk is full or a folder is not writable.
     """
     with_images = [_with_gallery(run, data_root) for run in runs]
-    shared = list(shared_figures(runs))
+    shared = [drawn(figure) for figure in shared_figures(runs)]
     of_run = [
-        list(run_figures(run, "" if len(runs) == 1 else f"run-{place}-"))
+        [drawn(figure) for figure in run_figures(run, "" if len(runs) == 1 else f"run-{place}-")]
         for place, run in enumerate(runs, 1)
     ]
-    for figure in (*shared, *(figure for figures in of_run for figure in figures)):
-        _write_figure(figure, figures_folder)
+    for drawing in chain(shared, *of_run):
+        _write_figure(drawing, figures_folder)
     contents, galleries = zip(*with_images, strict=True)
     write_text(target, page(contents, shared, of_run, galleries))
 
@@ -62,10 +63,10 @@ def _with_gallery(run: RunContent, data_root: str | None) -> tuple[RunContent, G
         return replace(run, missing=(*run.missing, said)), ()
 
 
-def _write_figure(figure: Figure, folder: Path) -> None:
-    svg, png = svg_and_png(figure)
-    write_text(folder / f"{figure.name}.svg", svg)
-    write_bytes(folder / f"{figure.name}.png", png)
+def _write_figure(drawing: Drawing, folder: Path) -> None:
+    figure = drawing.figure
+    write_text(folder / f"{figure.name}.svg", drawing.svg)
+    write_bytes(folder / f"{figure.name}.png", drawing.png)
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(figure.columns)
