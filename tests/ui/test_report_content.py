@@ -14,7 +14,8 @@ from hdkd_cli.evaluation.simulate import budget_record
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import DataSettings, MSDNetSettings, Settings
 from hdkd_cli.ui.report.comparison import compare, differing_settings, seed_groups, spread
-from hdkd_cli.ui.report.content import facts, headline, printable, read_run, setting_rows
+from hdkd_cli.ui.report.content import printable, read_run
+from hdkd_cli.ui.report.facts import facts, headline, setting_rows
 from hdkd_cli.ui.report.published import NETWORKS, published_for
 
 
@@ -50,7 +51,7 @@ def test_where_settings_come_from(tmp_path: Path) -> None:
     assert rows["model.exits"] == ("3", "given for this run")
     assert rows["optimizer.momentum"][1] == "default"
     unknown = content_of(make_run(tmp_path / "other", preset="gone"))
-    assert unknown.origin == {}
+    assert {origin for _, _, origin in setting_rows(unknown)} == {"unknown"}
 
 
 def unavailable(run: RunFolder) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from report_runs import content_of, make_run
+from report_runs import content_of, make_run, make_scores
 
 from hdkd_cli.ui.report.content import RunContent, read_run
 from hdkd_cli.ui.report.drawing import PALETTE, css_colours, drawn, exit_colours
@@ -253,6 +253,24 @@ def test_one_operating_point(tmp_path: Path) -> None:
     ((_, *shares_pct),) = figures["exit-shares-one"].rows
     assert sum(shares_pct) == pytest.approx(100)
     assert "exit 3" in drawn(figures["exit-shares-one"]).svg
+
+
+def test_published_points_stand_beside_exactly_their_network(tmp_path: Path) -> None:
+    model = {
+        "exits": 5, "base": 4, "step": 4, "channels": 32, "growth": 16, "stem": "imagenet",
+        "growth_factors": [1, 2, 4, 4], "bottleneck_factors": [1, 2, 4, 4],
+    }  # fmt: skip
+    for growth, shown in ((16, True), (12, False)):
+        sections = {"data": {"name": "imagenet", "root": "x"}, "model": model | {"growth": growth}}
+        run = make_run(tmp_path / f"g{growth}", policy=False, records=0, sections=sections)
+        content = read_run(run, lambda _: make_scores("test", exits=5))
+        (figure,) = shared_figures([content])
+        published = [row for row in figure.rows if row[0].startswith("published: joint")]
+        expected = [56.64, 65.14, 68.42, 69.77, 71.34] if shown else []
+        assert [accuracy for _, _, accuracy in published] == expected
+        assert [cost for _, cost, _ in published] == ([1, 2, 3, 4, 5] if shown else [])
+        html = page([content], [drawn(figure)], [[]], [()])
+        assert ("56.64" in Outline(html).text) == shown
 
 
 def test_runs_side_by_side(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hdkd_cli.errors import BudgetError
 from hdkd_cli.evaluation.bootstrap import Difference, paired_difference, unpaired_difference
 from hdkd_cli.settings.keys import leaves
-from hdkd_cli.ui.report.content import BudgetCurve, Evaluation, RunContent, setting_rows
+from hdkd_cli.ui.report.content import BudgetCurve, Evaluation, RunContent
+from hdkd_cli.ui.report.facts import setting_rows
 
 AVERAGED_BUDGETS = 33  # what an average over budgets goes over
 SHOWN_BUDGETS = 5

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.errors import ArtifactError, DataError, UsageError
+from hdkd_cli.errors import ArtifactError, DataError
 from hdkd_cli.evaluation.anytime import anytime_record
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compatibility import check_policy
@@ -24,22 +24,8 @@ from hdkd_cli.evaluation.scores import Scores, read_scores
 from hdkd_cli.evaluation.simulate import Simulation, budget_record, simulate, threshold_array
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.runs.folder import RunFolder
-from hdkd_cli.settings.keys import leaves
-from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.schema import Settings
-from hdkd_cli.settings.values import show
-from hdkd_cli.ui.progress import duration
 from hdkd_cli.ui.report.history import History, read_history
-
-# Fields of records → what a reader calls them.
-ANYTIME_COLUMNS = {
-    "exit": "exit", "macs": "MACs", "params": "parameters", "top1_pct": "top-1 (%)",
-    "top5_pct": "top-5 (%)", "nll": "NLL (nats)", "ece_pct": "ECE (%)", "auroc": "AUROC",
-}  # fmt: skip
-BUDGET_COLUMNS = {
-    "target_macs": "budget", "macs": "mean MACs", "top1_pct": "top-1 (%)",
-    "exit_share": "leave at exit 1, 2, … (%)",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,7 +107,6 @@ class RunContent:
         label: Its short name here.
         info: Its run.json.
         settings: Its settings.
-        origin: Key of a setting → where its value came from, as far as known.
         history: Its training; None: nothing was logged.
         evaluation: Its test scores; None: there are none.
         missing: What is not here, and why.
@@ -131,7 +116,6 @@ class RunContent:
     label: str
     info: Mapping[str, Any]
     settings: Settings
-    origin: Mapping[str, str]
     history: History | None
     evaluation: Evaluation | None
     missing: tuple[Missing, ...]
@@ -179,65 +163,9 @@ def read_run(
         label=name if letter is None else f"{letter} · {name}",
         info=info,
         settings=settings,
-        origin=_origin(settings, info),
         history=_history(run, missing),
         evaluation=_evaluation(run, settings, scores_of, missing),
         missing=tuple(missing),
-    )
-
-
-def facts(content: RunContent) -> dict[str, str]:
-    """What a reader should know about a run before its numbers."""
-    info, history, evaluation = content.info, content.history, content.evaluation
-    found = {"folder": content.path, "status": str(info.get("status"))}
-    for name in ("preset", "seed", "device", "created", "ended"):
-        if info.get(name) is not None:
-            found[name] = printable(str(info[name]))
-    if history is not None:
-        if history.seconds is not None:
-            found["training time"] = f"{duration(history.seconds)} (h:mm:ss)"
-        found["steps"] = f"{history.step_S[-1]:,} of {history.started['total_steps']:,}"
-        samples = history.started["samples"]
-        found["images"] = ", ".join(f"{n:,} {role}" for role, n in samples.items() if n)
-        found["parameters"] = f"{history.started['parameters']:,}"
-    if evaluation is not None:
-        macs = [exit_["macs"] / 1e6 for exit_ in evaluation.anytime["exits"]]
-        found["multiply-accumulates"] = f"{macs[0]:.2f} M (exit 1) to {macs[-1]:.2f} M (last exit)"
-    versions = {"python": info.get("python"), **(info.get("versions") or {})}
-    found["versions"] = printable(", ".join(f"{name} {v}" for name, v in versions.items()))
-    for name, label in (("platform", "platform"), ("git_revision", "git revision")):
-        if info.get(name):
-            found[label] = printable(str(info[name]))
-    found["command"] = printable(" ".join(map(str, info.get("argv") or ())))
-    return found
-
-
-def setting_rows(content: RunContent) -> list[tuple[str, str, str]]:
-    """(key, value, where it came from) of every setting."""
-    return [
-        (key, printable(show(value)), printable(content.origin.get(key, "")))
-        for key, value in leaves(content.settings).items()
-    ]
-
-
-def headline(content: RunContent) -> str:
-    """The run in a sentence or two."""
-    if content.evaluation is None:
-        return "There are no test scores yet."
-    *_, full = content.evaluation.anytime["exits"]
-    samples = content.evaluation.anytime["samples"]
-    whole = (
-        f"The full network is right about {full['top1_pct']:.2f} % of {samples:,} test images, "
-        f"at {full['macs'] / 1e6:.2f} M multiply-accumulates an image."
-    )
-    if not content.evaluation.curves:
-        return whole
-    curve = content.evaluation.curves[0]
-    share = 100 * curve.point["macs"] / full["macs"]
-    return (
-        f"{whole} Leaving early, it is right about {curve.point['top1_pct']:.2f} % at {share:.0f} %"
-        f" of that cost (policy “{printable(curve.name)}”, operating point chosen on validation "
-        "images)."
     )
 
 
@@ -343,18 +271,3 @@ def _curves(run: RunFolder, scores: Scores, missing: list[Missing]) -> tuple[Bud
             )
         )
     return tuple(found)
-
-
-def _origin(settings: Settings, info: Mapping[str, Any]) -> dict[str, str]:
-    """Where values came from: the preset's layers where they agree with it, else the command."""
-    try:
-        resolved = resolve(info.get("preset"), environment={})
-    except UsageError:  # the preset is gone, or was a file elsewhere
-        return {}
-    of_preset = leaves(resolved.settings)
-    return {
-        key: resolved.origin.get(key, "default")
-        if key in of_preset and of_preset[key] == value
-        else "given for this run"
-        for key, value in leaves(settings).items()
-    }

@@ -7,6 +7,7 @@ CSS variable, so that the page's theme decides. matplotlib is imported when some
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hdkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 # Name of a CSS variable → (light, dark). Series colours stay apart in all common forms of colour
@@ -38,6 +40,7 @@ SERIES = tuple(light for name, (light, _) in PALETTE.items() if name.startswith(
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 WIDTH_INCHES = 4.8  # narrow enough for a telephone, and two of them side by side for a desk
+COLUMNS = 3  # small multiples side by side
 PNG_DPI = 200
 
 
@@ -145,6 +148,30 @@ def css_colours(exit_counts: Iterable[int]) -> dict[str, tuple[str, str]]:
         for k, pair in enumerate(exit_colours(num_exits), 1)
     }
     return {**PALETTE, **exits}
+
+
+def rows_of(count: int) -> int:
+    """How many rows ``small_multiples`` makes of ``count`` panels."""
+    return math.ceil(count / COLUMNS)
+
+
+def small_multiples(canvas: Canvas, count: int, *, share: bool = True) -> list[Axes]:
+    """``count`` panels in rows of a few, on shared axes."""
+    grid = canvas.subplots(
+        rows_of(count), min(count, COLUMNS), squeeze=False, sharey=share,
+        sharex="col" if share else False,
+    )  # fmt: skip
+    panels = list(grid.flat)
+    for unused in panels[count:]:
+        unused.set_visible(False)
+    for above in panels[max(0, count - COLUMNS) : count]:
+        above.tick_params(labelbottom=True)  # nothing is below it
+    return panels[:count]
+
+
+def legend_below(canvas: Canvas, axes: Axes, *, columns: int) -> None:
+    """A legend under the axes, so that it covers no data."""
+    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=columns)
 
 
 @contextmanager

@@ -10,13 +10,8 @@ import numpy as np
 
 from hdkd_cli.ui.output import emit
 from hdkd_cli.ui.report.comparison import compare, differing_settings, seed_groups, spread
-from hdkd_cli.ui.report.content import (
-    ANYTIME_COLUMNS,
-    BUDGET_COLUMNS,
-    RunContent,
-    headline,
-    printable,
-)
+from hdkd_cli.ui.report.content import RunContent, printable
+from hdkd_cli.ui.report.facts import ANYTIME_COLUMNS, BUDGET_COLUMNS, headline
 from hdkd_cli.ui.report.figures import Line, lines
 
 WIDTH, HEIGHT = 64, 18  # characters of a chart

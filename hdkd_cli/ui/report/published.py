@@ -6,8 +6,7 @@ architecture and the data set, never by a name. Top-1 in %, each in its source's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hdkd_cli.settings.schema import MSDNetSettings, Settings
@@ -40,17 +39,12 @@ class Network:
         model: Its architecture.
         source: Where the numbers are from.
         methods: The numbers.
-        architecture: What must agree.
     """
 
     dataset: str
     model: MSDNetSettings
     source: str
     methods: tuple[Published, ...]
-    architecture: Mapping[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "architecture", _architecture(self.model))
 
 
 def published_for(settings: Settings) -> Network | None:
@@ -59,7 +53,7 @@ def published_for(settings: Settings) -> Network | None:
         return None
     ours = _architecture(settings.model)
     for network in NETWORKS:
-        if (network.dataset, network.architecture) == (settings.data.name, ours):
+        if (network.dataset, _architecture(network.model)) == (settings.data.name, ours):
             return network
     return None
 
