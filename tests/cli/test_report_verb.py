@@ -35,7 +35,7 @@ def test_default_place_stdin_and_images_that_are_gone(
     assert app.run(["report", "-", "--figures", str(tmp_path / "figures")]) == 0
     assert capsys.readouterr().out == f"{trained}/reports/report.html\n"
     html = (trained / "reports" / "report.html").read_text()
-    assert "The images are not there" in html
+    assert "The test images cannot be used" in html
     assert "No easy and hard images" in html
     assert "data:image/png" not in html
     assert (tmp_path / "figures" / "reliability.csv").exists()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hdkd_cli.errors import BudgetError
 from hdkd_cli.evaluation.bootstrap import Difference, paired_difference, unpaired_difference
 from hdkd_cli.settings.keys import leaves
-from hdkd_cli.ui.report.content import BudgetCurve, Evaluation, RunContent
+from hdkd_cli.ui.report.content import BudgetCurve, Evaluation, RunContent, printable
 from hdkd_cli.ui.report.facts import setting_rows
 
 AVERAGED_BUDGETS = 33  # what an average over budgets goes over
@@ -145,17 +145,18 @@ def _measurements(
     names = set.intersection(*({curve.name for curve in each.curves} for each in among))
     low = max(each.table.macs_K[0] for each in among)
     high = min(each.table.macs_K[-1] for each in among)
-    if low > high:
-        return  # no budget serves all
+    if low >= high:
+        return  # no budget leaves a choice to all
     for curve in sorted(one.curves, key=lambda curve: curve.name):
         if curve.name not in names:
             continue
+        name = printable(curve.name)
         for budget in np.linspace(low, high, SHOWN_BUDGETS).tolist():
-            what = f"{curve.name}, budget {budget / 1e6:.2f} M"
+            what = f"{name}, budget {budget / 1e6:.2f} M"
             yield what, _pct(_correct_within(curve, budget))
         budgets = np.linspace(low, high, AVERAGED_BUDGETS).tolist()
         right_BN = np.stack([_correct_within(curve, budget) for budget in budgets])
-        what = f"{curve.name}, mean of {AVERAGED_BUDGETS} budgets to {high / 1e6:.2f} M"
+        what = f"{name}, mean of {AVERAGED_BUDGETS} budgets to {high / 1e6:.2f} M"
         yield what, _pct(right_BN.mean(axis=0))
 
 

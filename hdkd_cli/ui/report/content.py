@@ -157,16 +157,11 @@ def read_run(
                 f"hdkd train --resume {path}",
             )
         )
+    history = _history(run, missing)
+    evaluation = _evaluation(run, settings, scores_of, missing)
     name = printable(f"{info.get('preset')} s{info.get('seed')}")
-    return RunContent(
-        folder=run,
-        label=name if letter is None else f"{letter} · {name}",
-        info=info,
-        settings=settings,
-        history=_history(run, missing),
-        evaluation=_evaluation(run, settings, scores_of, missing),
-        missing=tuple(missing),
-    )
+    label = name if letter is None else f"{letter} · {name}"
+    return RunContent(run, label, info, settings, history, evaluation, tuple(missing))
 
 
 def _history(run: RunFolder, missing: list[Missing]) -> History | None:
@@ -237,9 +232,8 @@ def _test_scores(
         scores = read_scores(kept)
         if scores.meta.get("checkpoint_sha256") != run.checkpoint().model_sha256:
             raise
-        missing.append(
-            Missing(printable(f"The images are not there ({problem}): scores kept earlier serve."))
-        )
+        said = f"The test images cannot be used ({problem}): scores kept earlier serve."
+        missing.append(Missing(printable(said)))
         return scores
 
 

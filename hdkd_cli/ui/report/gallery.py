@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-import torch
 from PIL import Image
 
 from hdkd_cli.data import ImageData
@@ -91,6 +90,8 @@ def read_gallery(curve: BudgetCurve, data: ImageData) -> tuple[ExitPictures, ...
 
 def _thumbnails(samples: Sequence[int], data: ImageData) -> dict[int, str]:
     """Sample of the test split → a small PNG of what the network sees, as a data URI."""
+    import torch
+
     request = Request(data.splits["test"].indices_N[samples])
     batches = data.images.batches(
         [request], augment=False, device=torch.device("cpu"), channels_last=False

@@ -126,7 +126,7 @@ def _weight_matrix(history: History, learned: bool) -> Figure:
         columns=("student", "teacher", "weight"),
         rows=tuple(_matrix_rows(weights_KK)),
         draw=draw,
-        height=3.1,
+        height=min(4.6, 2.2 + 0.2 * len(weights_KK)),
     )
 
 
