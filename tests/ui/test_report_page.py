@@ -215,7 +215,7 @@ def test_what_users_wrote_is_escaped(tmp_path: Path) -> None:
     assert DANGEROUS in seen.text
     assert "a<i>b&" in seen.text
     assert [a["alt"] for tag, a in seen.tags if tag == "img"] == [DANGEROUS] * 2
-    assert "exit-shares-a-i-b-" in [drawing.figure.name for drawing in figures]
+    assert "exit-shares-a_3c_i_3e_b_26_" in [drawing.figure.name for drawing in figures]
 
 
 def test_missing_pieces_are_told_on_the_page(tmp_path: Path) -> None:

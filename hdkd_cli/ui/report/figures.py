@@ -253,8 +253,10 @@ def _reliability(evaluation: Evaluation) -> Figure:
 
 
 def _file_name(text: str) -> str:
-    """``text`` with nothing a file system or an HTML id could trip over."""
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    """``text`` in characters that no file system or HTML id trips over, still one of a kind."""
+    return "".join(
+        c if c.isascii() and (c.isalnum() or c == "-") else f"_{ord(c):x}_" for c in text
+    )
 
 
 def _or_none(value: float) -> float | None:
