@@ -1,6 +1,7 @@
 # make demo   train, calibrate and read the budget table of the bundled digits
 # make test   the default test suite        make test-slow   what starts many processes
 # make lint   ruff and mypy --strict        make clean       remove .venv and caches
+# make bench  measure the claims about speed and memory on this CPU, in less than ten minutes
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' \
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow bench lint clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml
@@ -31,6 +32,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

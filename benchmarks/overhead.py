@@ -60,6 +60,38 @@ def terms_alone(terms: Terms, weights: HarmonizedWeights, batch: int, classes: i
     return run
 
 
+def measure(exits: int, interval: int, batch: int, trials: int) -> dict[str, object]:
+    """One row of the table: a network, and how often its weights are updated."""
+    model = network(exits)
+    learned = settings_for(model, batch, "hdkd", interval=interval)
+    joint = settings_for(model, batch, "joint")
+    arms = {"joint": stretch(joint, interval), "hdkd": stretch(learned, interval)}
+    seconds = in_turn(arms, trials=trials, warmup=1)
+    return {
+        "exits": exits,
+        "interval": interval,
+        "ratio": ratios(seconds["hdkd"], seconds["joint"]),
+        "target": TARGETS[interval],
+        "seconds": seconds,
+    }
+
+
+def measure_terms(exits: int, classes: int, batch: int, trials: int) -> dict[str, object]:
+    """What the terms and weights are of a step."""
+    settings = settings_for(network(exits), batch, "naive-dkd")
+    state, step = hdkd_loop(settings, cifar_like(settings, classes))
+    assert state.net.num_classes == classes
+    alone = terms_alone(state.terms, state.weights, batch, classes)
+    seconds = in_turn({"terms": alone, "step": step}, trials=trials)
+    return {
+        "exits": exits,
+        "classes": classes,
+        "share": ratios(seconds["terms"], seconds["step"]),
+        "target": TARGET_TERMS_SHARE,
+        "seconds": seconds,
+    }
+
+
 def main() -> None:
     """Measure, print a table, write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -74,33 +106,13 @@ def main() -> None:
     rows = []
     for exits in arguments.exits:
         for interval, target in TARGETS.items():
-            model = network(exits)
-            learned = settings_for(model, arguments.batch, "hdkd", interval=interval)
-            joint = settings_for(model, arguments.batch, "joint")
-            arms = {"joint": stretch(joint, interval), "hdkd": stretch(learned, interval)}
-            seconds = in_turn(arms, trials=arguments.trials, warmup=1)
-            ratio = ratios(seconds["hdkd"], seconds["joint"])
-            rows.append(
-                {
-                    "exits": exits,
-                    "interval": interval,
-                    "ratio": ratio,
-                    "target": target,
-                    "seconds": seconds,
-                }
-            )
-            print(f"{exits:5}  {interval:12}   {show(ratio):20}  {target}", flush=True)
-
-    exits, classes = max(arguments.exits), 1000
-    settings = settings_for(network(exits), arguments.batch, "naive-dkd")
-    state, step = hdkd_loop(settings, cifar_like(settings, classes))
-    assert state.net.num_classes == classes
-    alone = terms_alone(state.terms, state.weights, arguments.batch, classes)
-    seconds = in_turn({"terms": alone, "step": step}, trials=arguments.trials)
-    share = ratios(seconds["terms"], seconds["step"])
+            row = measure(exits, interval, arguments.batch, arguments.trials)
+            rows.append(row)
+            print(f"{exits:5}  {interval:12}   {show(row['ratio']):20}  {target}", flush=True)
+    terms = measure_terms(max(arguments.exits), 1000, arguments.batch, arguments.trials)
     print(
-        f"terms and weights alone, {exits} exits, {classes} classes: {show(share, 4)} of a step, "
-        f"target {TARGET_TERMS_SHARE}"
+        f"terms and weights alone, {terms['exits']} exits, {terms['classes']} classes: "
+        f"{show(terms['share'], 4)} of a step, target {TARGET_TERMS_SHARE}"
     )
     write_record(
         "overhead",
@@ -109,13 +121,7 @@ def main() -> None:
         batch=arguments.batch,
         trials=arguments.trials,
         rows=rows,
-        terms={
-            "exits": exits,
-            "classes": classes,
-            "share": share,
-            "target": TARGET_TERMS_SHARE,
-            "seconds": seconds,
-        },
+        terms=terms,
     )
 
 

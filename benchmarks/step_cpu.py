@@ -71,6 +71,7 @@ def settings_for(
     method: str,
     *,
     precision: str = "fp32",
+    compile: bool = False,
     **weights: object,
 ) -> Settings:
     """Settings of a network under a training method, for ``cifar_like`` images."""
@@ -81,7 +82,7 @@ def settings_for(
             | {"name": "cifar100", "root": ".", "val_per_class": 9, "cache": False},
             "model": model,
             "weights": METHODS[method]["weights"] | weights,
-            "training": {"batch_size": batch_size, "precision": precision},
+            "training": {"batch_size": batch_size, "precision": precision, "compile": compile},
         }
     )
 
@@ -203,14 +204,16 @@ def plain_loop(settings: Settings, data: ImageData, net: MSDNet) -> Callable[[],
 # what hdkd train runs
 
 
-def hdkd_loop(settings: Settings, data: ImageData) -> tuple[TrainState, Callable[[], None]]:
+def hdkd_loop(
+    settings: Settings, data: ImageData, device: torch.device = CPU
+) -> tuple[TrainState, Callable[[], None]]:
     """A training state, and a function that takes one step with weight updates where they are due.
 
     The same calls as training/loop.py between two records of the losses.
     """
-    state = TrainState.build(settings, data, CPU)
+    state = TrainState.build(settings, data, device)
     s = settings.training
-    reads = {"seed": s.seed, "device": CPU, "channels_last": state.channels_last}
+    reads = {"seed": s.seed, "device": device, "channels_last": state.channels_last}
     batches = data.train_stream(batch_size=s.batch_size, **reads).batches()
     val_batches = data.val_stream(batch_size=s.batch_size, **reads).batches()
     totals = new_totals(state)
@@ -225,7 +228,7 @@ def hdkd_loop(settings: Settings, data: ImageData) -> tuple[TrainState, Callable
             harmonizer.before_step(state.net)
         moved = train_step(state, micro_batches, totals)
         if harmonizer:
-            harmonizer.after_step(state.net, micro_batches, next(val_batches), step_ok=moved)
+            state.update_weights(micro_batches, next(val_batches), moved)
         state.step += 1
 
     return state, step

@@ -8,22 +8,16 @@ Writes benchmarks/results/thresholds.json. One core; confidences and fitting are
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import time
-from pathlib import Path
 
 import torch
+from harness import in_turn, show, spread, write_record
 
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import simulate
 from hdkd_cli.evaluation.table import ExitTable, tabulate
-from hdkd_cli.files import write_json
-
-RESULT = Path(__file__).parent / "results" / "thresholds.json"
 
 
 def synthetic(exits: int, samples: int, classes: int) -> Scores:
@@ -42,8 +36,24 @@ def fit(table: ExitTable) -> None:
     simulate(fresh, family(fresh, PUBLISHED_RHOS))
 
 
+def measure(exits: int, samples: int, classes: int, trials: int) -> dict[str, object]:
+    """Seconds for the confidences, once, and for fitting, several times."""
+    scores = synthetic(exits, samples, classes)
+    combination = fixed_combination("single", scores.macs_K)
+    began = time.perf_counter()
+    table = tabulate(scores, combination, (1.0,) * scores.num_exits, "max-prob")
+    confidence_seconds = time.perf_counter() - began
+    seconds = in_turn({"fit": lambda: fit(table)}, trials=trials, warmup=0)["fit"]
+    return {
+        "scores": [exits, samples, classes],
+        "trials": trials,
+        "confidence_seconds": confidence_seconds,
+        "fit_seconds": spread(seconds),
+    }
+
+
 def main() -> None:
-    """Time it and write the result."""
+    """Time it, print it, write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--exits", type=int, default=11)
@@ -51,30 +61,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    scores = synthetic(arguments.exits, arguments.samples, arguments.classes)
-    combination = fixed_combination("single", scores.macs_K)
-    began = time.perf_counter()
-    table = tabulate(scores, combination, (1.0,) * scores.num_exits, "max-prob")
-    confidence_seconds = time.perf_counter() - began
-    trials = []
-    for _ in range(arguments.trials):
-        began = time.perf_counter()
-        fit(table)
-        trials.append(time.perf_counter() - began)
-    record = {
-        "schema": "hdkd/benchmark/1",
-        "what": "39 geometric operating points: fit and simulate, one core",
-        "scores": [arguments.exits, arguments.samples, arguments.classes],
-        "confidence_seconds": confidence_seconds,
-        "fit_seconds": {
-            "median": statistics.median(trials), "min": min(trials), "max": max(trials),
-            "trials": len(trials),
-        },
-        "machine": platform.machine(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-    }  # fmt: skip
-    write_json(RESULT, record)
-    print(json.dumps(record, indent=2))
+    facts = measure(arguments.exits, arguments.samples, arguments.classes, arguments.trials)
+    print(
+        f"confidences {facts['confidence_seconds']:.2f} s, fitting {show(facts['fit_seconds'])} s"
+    )
+    write_record("thresholds", "39 geometric operating points: fit and simulate, one core", **facts)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
 """What the README tells people to type exists, and the facts it states are the code's."""
 
+import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import claims
+import readme
 
 from hdkd_cli import app
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.schema import METHODS, Settings
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
 VERBS = {c.name for c in app.app.registered_commands} | {"presets", "settings"}
 
@@ -58,8 +66,30 @@ def test_every_method_is_in_the_readme():
 
 
 def test_make_targets_exist():
-    makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^make ([\w-]+)", SHELL, re.MULTILINE))
     assert {"demo", "test"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_performance_section_is_made_from_the_committed_results():
+    made = readme.section(claims.records())
+    assert readme.replaced(README, made) == README, "run python benchmarks/readme.py"
+
+
+def test_the_memory_of_the_scale_section_is_the_counted_one():
+    record = json.loads((ROOT / "benchmarks/results/memory.json").read_text())
+    for row in record["rows"]:
+        parameters, image = row["bytes"]["parameters"], row["bytes"]["step_per_image"]
+        figures = [parameters / 1e6, image / 1e6, (4 * parameters + 64 * image) / 1e9]
+        cells = [f"{x:.{digits}f}" for x, digits in zip(figures, (1, 1, 2), strict=True)]
+        checkpoint = f"{2 * parameters / 1e6:.0f}"
+        name = f"`{row['net']}`, {row['image_size']} pixels"
+        assert f"| {' | '.join([name, *cells, checkpoint])} |" in README
+
+
+def test_scripts_named_in_the_readme_exist():
+    named = set(re.findall(r"benchmarks/\w+\.py", README))
+    assert len(named) >= 5
+    assert all((ROOT / name).is_file() for name in named)

@@ -59,6 +59,7 @@ def _probes() -> Iterator[Probe]:
     yield from _packages()
     yield "torch and torchvision", _torchvision_fits
     yield "cpu", _cpu
+    yield "compiler", _compiler
     yield "disk", _disk
     yield "environment", _environment
     yield "presets", _presets
@@ -115,6 +116,14 @@ def _cpu() -> str:
     found = f"{cores} cores, {threads} threads"
     if threads > cores:
         raise _Concern(f"{found}: more threads than cores are slow; set OMP_NUM_THREADS={cores}")
+    return found
+
+
+def _compiler() -> str:
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise _Concern("no C++ compiler: training.compile cannot be used on a CPU")
     return found
 
 

@@ -84,6 +84,49 @@ def read_source(
     )
 
 
+def read_calibration(
+    source: Source,
+    scores: Path | None,
+    *,
+    data_dir: Path | None,
+    device: str | None,
+    batch_size: int | None,
+) -> Scores:
+    """Scores that bear a guarantee: of the run's calibration split, or those of a file.
+
+    Args:
+        source: Where the thresholds come from.
+        scores: The file, if the source is one too.
+
+    Raises:
+        UsageError: the file is missing, or given beside a run; the run set no images aside.
+        SettingsError: the samples were used for something else.
+    """
+    from hdkd_cli.evaluation.compatibility import check_calibration
+    from hdkd_cli.evaluation.scores import read_scores
+
+    if source.run is None:
+        if scores is None:
+            raise UsageError(
+                "a guarantee needs samples that trained nothing: give --calibration-scores FILE"
+            )
+        found = read_scores(scores)
+    elif scores is not None:
+        raise UsageError("--calibration-scores goes with --scores; a run has its own split")
+    elif source.run.settings().data.calibration_fraction == 0:
+        raise UsageError(
+            f"{source.name}: has no calibration split, and its val split trained the loss weights; "
+            "train with --set data.calibration_fraction=0.5, say"
+        )
+    else:
+        found = scores_of(
+            source.run, "calibration", data_dir=data_dir, device=device, batch_size=batch_size
+        )
+    for warning in check_calibration(source.scores, found):
+        talk.warning(warning)
+    return found
+
+
 def scores_of(
     run: RunFolder,
     split: Role,

@@ -10,7 +10,7 @@ import typer
 from hdkd_cli.ui.output import Format
 
 SplitName = Literal["val", "calibration", "reserve", "test"]
-CombinationName = Literal["single", "mean", "cost-weighted"]
+CombinationName = Literal["single", "mean", "cost-weighted", "fitted"]
 
 # What to run
 PresetArgument = Annotated[
@@ -69,7 +69,11 @@ PolicyOption = Annotated[
 ]
 CombinationOption = Annotated[
     CombinationName | None,
-    typer.Option("--combination", help="How an exit uses the exits before it."),
+    typer.Option(
+        "--combination",
+        help="How an exit uses the exits before it. Default: single; cost-weighted for the "
+        "policies optimal and risk.",
+    ),
 ]
 
 # What to say

@@ -129,7 +129,8 @@ def _checked(
 
     where = ranks.own_device(resolve_device(settings.training.device))
     data = open_data(settings.data)
-    check(settings, data, where, ranks)
+    with talk.patience("reading all images into memory"):
+        check(settings, data, where, ranks)
     return resolved, data, where
 
 

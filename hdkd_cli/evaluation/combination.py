@@ -10,18 +10,19 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from hdkd_cli.evaluation.policy import Combination, CombinationKind
+from hdkd_cli.evaluation.policy import Combination, FixedCombinationKind
 from hdkd_cli.evaluation.scores import Scores
 
 # Logits handled at a time: few enough to stay in the processor's cache.
 _CHUNK_ELEMENTS = 2**20
 
 
-def fixed_combination(kind: CombinationKind, macs_K: Sequence[int]) -> Combination:
+def fixed_combination(kind: FixedCombinationKind, macs_K: Sequence[int]) -> Combination:
     """The combination of a kind that needs no fitting.
 
     ``single`` reads exit k alone (the published protocol), ``mean`` weighs the exits so far
-    equally, ``cost-weighted`` by their cost, w_kj ∝ f_j (after Meronen et al., WACV 2024).
+    equally, ``cost-weighted`` by their cost, w_kj ∝ f_j (after Meronen et al., WACV 2024). What
+    has to be fitted is in `fitted`.
 
     Args:
         kind: Which.
@@ -69,12 +70,17 @@ def combine(
     return combined
 
 
+def chunks(scores: Scores) -> Iterator[slice]:
+    """All samples, a few at a time."""
+    step = max(1, _CHUNK_ELEMENTS // scores.num_classes)
+    for start in range(0, scores.num_samples, step):
+        yield slice(start, start + step)
+
+
 def combined_chunks(
     scores: Scores, k: int, combination: Combination, temperature: float = 1.0
 ) -> Iterator[tuple[slice, Tensor]]:
     """Exit k's combined logits a few samples at a time: (which samples, logits_BC)."""
-    step = max(1, _CHUNK_ELEMENTS // scores.num_classes)
-    for start in range(0, scores.num_samples, step):
-        samples = slice(start, start + step)
+    for samples in chunks(scores):
         seen = [scores.logits_KNC[j, samples] for j in range(k + 1)]
         yield samples, combine(seen, combination, temperature)

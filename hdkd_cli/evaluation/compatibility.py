@@ -15,6 +15,7 @@ from hdkd_cli.evaluation.scores import Scores
 
 # Which weights, which samples, and how the images were prepared.
 FINGERPRINTS = ("checkpoint_sha256", "split", "split_sha256", "transform")
+_SAME_NETWORK = ("checkpoint_sha256", "transform")
 
 
 def check_scores(scores: Scores, expected: Mapping[str, str]) -> list[str]:
@@ -52,6 +53,42 @@ def refuse_test_split(scores: Scores) -> None:
         raise SettingsError(
             "calibration on the test split: it is for evaluation only; use the scores of val"
         )
+
+
+def check_calibration(scores: Scores, calibration: Scores) -> list[str]:
+    """Whether ``calibration`` may bear a guarantee about thresholds that ``scores`` gave.
+
+    Args:
+        scores: What the thresholds come from.
+        calibration: Samples that must have been used for nothing else.
+
+    Returns:
+        Warnings, where they do not say what they are.
+
+    Raises:
+        SettingsError: they trained something, are those of ``scores``, or the test split.
+        ScoresError: they are of another network.
+    """
+    refuse_test_split(calibration)
+    split = calibration.meta.get("split")
+    if split in {"train", "val"} or _are_the_same(scores, calibration):
+        raise SettingsError(
+            "a guarantee needs samples that trained nothing, neither the loss weights nor the "
+            f"thresholds, but these are {split or 'those of the thresholds'}: train with "
+            "data.calibration_fraction set, and use the calibration split"
+        )
+    if (scores.macs_K, scores.num_classes) != (calibration.macs_K, calibration.num_classes):
+        raise ScoresError(
+            "the calibration scores are of another network: their exits, costs or classes differ"
+        )
+    same = {name: scores.meta[name] for name in _SAME_NETWORK if name in scores.meta}
+    return [f"calibration: {warning}" for warning in check_scores(calibration, same)]
+
+
+def _are_the_same(a: Scores, b: Scores) -> bool:
+    if "split_sha256" in a.meta and "split_sha256" in b.meta:
+        return a.meta["split_sha256"] == b.meta["split_sha256"]
+    return a.labels_N.equal(b.labels_N) and a.logits_KNC.equal(b.logits_KNC)
 
 
 def check_policy(policy: ExitPolicy, scores: Scores, *, allow_mismatch: bool) -> list[str]:

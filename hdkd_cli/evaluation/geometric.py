@@ -70,6 +70,13 @@ def family(table: ExitTable, rhos: Sequence[Fraction]) -> NDArray[np.float32]:
     return release(table, _counts(table, rhos))
 
 
+def limits(table: ExitTable) -> NDArray[np.float32]:
+    """Thresholds (2, K−1) of what closes the family: all leave at exit 0 (ρ → 0), or none before
+    the last (ρ → ∞)."""
+    all_first = [table.num_samples] + [0] * (table.num_exits - 1)
+    return release(table, np.array([all_first, [0] * table.num_exits]))
+
+
 def _counts(table: ExitTable, rhos: Sequence[Fraction]) -> NDArray[np.int64]:
     counts = [target_counts(rho, table.num_samples, table.num_exits) for rho in rhos]
     return np.array(counts, np.int64)
@@ -78,10 +85,9 @@ def _counts(table: ExitTable, rhos: Sequence[Fraction]) -> NDArray[np.int64]:
 def within_budget(table: ExitTable, budget_macs: float) -> NDArray[np.float32]:
     """Thresholds (K−1,) of the member of the family with the largest mean cost ≤ the budget.
 
-    The family is closed by its two limits: all leave at exit 0 (ρ → 0), none before the last
-    (ρ → ∞). The cost is a step function of ρ that rises, but for single samples and ties: a grid
-    narrows down where it crosses the budget until nothing lies between, and the best member that
-    was seen anywhere is taken.
+    The family is closed by its `limits`. The cost is a step function of ρ that rises, but for
+    single samples and ties: a grid narrows down where it crosses the budget until nothing lies
+    between, and the best member that was seen anywhere is taken.
 
     Args:
         table: The samples.
@@ -90,18 +96,19 @@ def within_budget(table: ExitTable, budget_macs: float) -> NDArray[np.float32]:
     Raises:
         BudgetError: the budget is below the cost of the first exit.
     """
-    num_samples, num_exits = table.num_samples, table.num_exits
     if budget_macs < table.macs_K[0]:
         raise BudgetError(
             f"a budget of {budget_macs:,.0f} MACs: the first exit already costs "
             f"{table.macs_K[0]:,}, no policy can be cheaper"
         )
+    best: NDArray[np.float32]
+    none_early: NDArray[np.float32]
+    best, none_early = limits(table)
     if budget_macs >= table.macs_K[-1]:
-        return np.full(num_exits - 1, np.inf, np.float32)
-    best: NDArray[np.float32] = release(table, np.array([[num_samples] + [0] * (num_exits - 1)]))[0]
+        return none_early
     best_cost = float(table.macs_K[0])
     # Outside these bounds the counts no longer change.
-    low, high = -math.log(2 * num_samples), math.log(2 * num_samples)
+    low, high = -math.log(2 * table.num_samples), math.log(2 * table.num_samples)
     while True:
         grid = np.linspace(low, high, 17)
         counts_PK = _counts(table, [Fraction(math.exp(x)) for x in grid])

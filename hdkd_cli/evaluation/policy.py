@@ -25,9 +25,12 @@ from hdkd_cli.files import write_json
 
 SCHEMA = "hdkd/policy/1"
 
-PolicyKind = Literal["geometric"]
-CombinationKind = Literal["single", "mean", "cost-weighted"]
+PolicyKind = Literal["geometric", "optimal", "risk"]
+FixedCombinationKind = Literal["single", "mean", "cost-weighted"]
+CombinationKind = FixedCombinationKind | Literal["fitted"]
 ConfidenceKind = Literal["max-prob", "entropy", "margin"]
+GuaranteeKind = Literal["ltt", "crc"]
+LossKind = Literal["disagreement", "accuracy-gap"]
 
 # A confidence lies in [0, 1]: numbers outside are sentinels of other programs, and are refused.
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -89,6 +92,23 @@ class FittedOn(_Frozen):
     """How many there were."""
 
 
+class Guarantee(_Frozen):
+    """What holds for the images that calibration samples were drawn like, whatever the network."""
+
+    kind: GuaranteeKind
+    """``ltt``: with a probability over calibration sets; ``crc``: on average over them."""
+    loss: LossKind
+    """What is bounded: answers that differ from the last exit's, or accuracy lost against it."""
+    epsilon: Annotated[float, Field(gt=0, lt=1)]
+    """The bound on its mean, the risk."""
+    delta: Annotated[float, Field(gt=0, lt=1)] | None
+    """Probability that the bound fails; None for ``crc``."""
+    n: PositiveInt
+    """Calibration samples, used for nothing else."""
+    statement: str
+    """The guarantee in a sentence."""
+
+
 class ExitPolicy(_Frozen):
     """A family of operating points for one network."""
 
@@ -104,12 +124,27 @@ class ExitPolicy(_Frozen):
     """The family."""
     fitted_on: FittedOn
     """Where it comes from."""
+    val_auroc: tuple[Annotated[float, Field(ge=0, le=1)] | None, ...] | None = None
+    """(K,): AUROC of each exit's confidence for being right; None where all answers are alike."""
+    guarantee: Guarantee | None = None
+    """What a ``risk`` policy promises."""
+
+    @model_validator(mode="after")
+    def _a_promise_with_risk_only(self) -> Self:
+        if (self.kind == "risk") != (self.guarantee is not None):
+            raise ValueError("a policy of kind risk has a guarantee, and no other has one")
+        return self
 
     @model_validator(mode="after")
     def _same_number_of_exits(self) -> Self:
         if len(self.combination.weights) != self.num_exits:
             raise ValueError(
                 f"{self.num_exits} temperatures but {len(self.combination.weights)} rows of weights"
+            )
+        if self.val_auroc is not None and len(self.val_auroc) != self.num_exits:
+            raise ValueError(
+                f"{len(self.val_auroc)} values of AUROC, {self.num_exits} exits need "
+                f"{self.num_exits}"
             )
         for number, point in enumerate(self.points, 1):
             if len(point.thresholds) != self.num_exits - 1:
@@ -141,6 +176,22 @@ class ExitPolicy(_Frozen):
                 f"{cheapest:,.0f}; raise the budget, or calibrate a policy for it"
             )
         return max(affordable, key=lambda point: (point.val_top1_pct, -point.val_macs))
+
+    def cheapest(self, top1_pct: float) -> OperatingPoint:
+        """The cheapest point with at least this validation accuracy; the more accurate on ties.
+
+        Raises:
+            BudgetError: no point is that accurate.
+        """
+        good = [point for point in self.points if point.val_top1_pct >= top1_pct]
+        if not good:
+            best = self.select()
+            raise BudgetError(
+                f"an accuracy of {top1_pct:g} %: the best point of this policy has "
+                f"{best.val_top1_pct:.2f} % on {self.fitted_on.split or 'its split'}, at "
+                f"{best.val_macs:,.0f} MACs; ask for less"
+            )
+        return min(good, key=lambda point: (point.val_macs, -point.val_top1_pct))
 
     def as_record(self) -> dict[str, Any]:
         """The policy as JSON holds it."""

@@ -49,10 +49,12 @@ def choose_exits(
     """e_i = min{k : c_ik ≥ T_k}, (P, N); the last exit accepts all."""
     num_exits, num_samples = confidence_KN.shape
     assert thresholds_PK.shape[1] == num_exits - 1
-    exit_PN = np.full((len(thresholds_PK), num_samples), num_exits - 1)
-    for k in reversed(range(num_exits - 1)):
-        np.copyto(exit_PN, k, where=confidence_KN[k] >= thresholds_PK[:, k, None])
-    return exit_PN
+    waiting_PN = np.ones((len(thresholds_PK), num_samples), np.bool_)
+    passed_PN = np.zeros(waiting_PN.shape, np.int16)  # less to move than int64
+    for k in range(num_exits - 1):
+        waiting_PN &= confidence_KN[k] < thresholds_PK[:, k, None]
+        passed_PN += waiting_PN
+    return passed_PN.astype(np.int64)
 
 
 def simulate(table: ExitTable, thresholds_PK: NDArray[np.float32]) -> Simulation:

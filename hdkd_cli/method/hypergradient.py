@@ -226,8 +226,11 @@ def _device(net: nn.Module) -> torch.device:
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:
-    """The default generators that a forward pass on ``device`` may draw from."""
-    if device.type == "cuda":
+    """The default generators that a forward pass on ``device`` may draw from.
+
+    Those of a GPU cannot be set while a CUDA graph is recorded: what is recorded must not draw.
+    """
+    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
         return [torch.default_generator, torch.cuda.default_generators[device.index]]
     return [torch.default_generator]
 

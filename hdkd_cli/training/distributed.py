@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed, SettingsError, UsageError
@@ -188,9 +189,10 @@ def joined() -> Iterator[Ranks]:
         store, rank, size = next(rendezvous("env://"))
         # torchrun's store outlives a restart, with the addresses of processes that are gone
         start = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} of {size}"
+        store = dist.PrefixStore(start, store)  # type: ignore[attr-defined]
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            store=dist.PrefixStore(start, store),  # type: ignore[attr-defined]
+            store=store,
             rank=rank,
             world_size=size,
         )
@@ -207,7 +209,14 @@ def joined() -> Iterator[Ranks]:
         yield ranks
         ranks.largest(0)  # nobody hangs up while another still talks
     finally:
+        # One after another, the last rank first: gloo's threads may abort the process when a
+        # connection is closed from both ends at once. A rank that died is not waited for long.
+        with suppress(RuntimeError):
+            if rank + 1 < size:
+                store.wait([f"gone {rank + 1}"], timedelta(seconds=3))
         dist.destroy_process_group()
+        with suppress(RuntimeError):
+            store.set(f"gone {rank}", "")
 
 
 class Launch(NamedTuple):

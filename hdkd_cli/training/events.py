@@ -58,6 +58,15 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True)
+class Noted(Event):
+    """Something worth knowing, for people."""
+
+    kind = "note"
+
+    text: str
+
+
+@dataclass(frozen=True)
 class StepLogged(Event):
     """A stretch of training steps.
 

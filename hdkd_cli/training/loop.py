@@ -80,7 +80,7 @@ def train(
 
         # weights
         if harmonizer:
-            harmonizer.after_step(state.net, micro_batches, next(val_batches), step_ok=moved)
+            state.update_weights(micro_batches, next(val_batches), moved)
         state.step += 1
 
         ended = state.step == total_steps

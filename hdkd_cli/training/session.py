@@ -27,8 +27,9 @@ from hdkd_cli.runs.checkpoints import discard_leftovers
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.distributed import ALONE, Ranks
-from hdkd_cli.training.events import Event, RunStarted, Sink
+from hdkd_cli.training.events import Event, Noted, RunStarted, Sink
 from hdkd_cli.training.loop import train, train_stream, val_stream
 from hdkd_cli.training.signals import deferred_signals
 from hdkd_cli.training.state import TrainState
@@ -150,6 +151,10 @@ def _train(
                 sink(event)
 
         emit(_run_started(run, state, data, notes))
+        if settings.training.compile:
+            emit(Noted("compiling the network, which takes minutes the first time"))
+            seconds = compile_step(state)
+            emit(Noted(f"compiled after {seconds:.0f} s"))
         stop = stack.enter_context(deferred_signals())
         train(run, state, data, metrics, emit, stop)
 

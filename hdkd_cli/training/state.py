@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hdkd_cli.data import ImageData, Share
+from hdkd_cli.data import Batch, ImageData, Share
 from hdkd_cli.devices import use_channels_last
 from hdkd_cli.errors import CheckpointError, SettingsError
 from hdkd_cli.method.harmonizer import Harmonizer
@@ -22,6 +23,8 @@ from hdkd_cli.runs.network import initial_network, load_network
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.precision import LossScale, autocast_dtype
+
+WeightUpdate = Callable[[Sequence[Batch], Batch, Tensor], None]
 
 
 @dataclass
@@ -43,6 +46,9 @@ class TrainState:
         channels_last: Whether images are kept in NHWC order.
         step: Optimiser steps done.
         first_bad_step: Scalar on the device: the first step that was not finite, or -1.
+        forward: ``net`` as a training step runs it, images → logits: itself, or compiled.
+        update_weights: What follows a step after which the weights are due: the step's
+            micro-batches, a validation batch, and whether the parameters moved.
     """
 
     settings: Settings
@@ -58,6 +64,16 @@ class TrainState:
     channels_last: bool
     step: int
     first_bad_step: Tensor
+
+    def __post_init__(self) -> None:
+        self.forward: Callable[[Tensor], Tensor] = self.net
+        self.update_weights: WeightUpdate = self._update_weights
+
+    def _update_weights(
+        self, micro_batches: Sequence[Batch], val_batch: Batch, moved: Tensor
+    ) -> None:
+        assert self.harmonizer is not None, "fixed weights are never due"
+        self.harmonizer.after_step(self.net, micro_batches, val_batch, step_ok=moved)
 
     @classmethod
     def build(

@@ -65,7 +65,7 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
     optimizer.zero_grad(set_to_none=False)
     for images, labels in micro_batches:
         with autocast(state.device, state.autocast_dtype):
-            logits_KBC = net(images)
+            logits_KBC = state.forward(images)
         terms_T = state.terms(logits_KBC, labels)
         loss = (weights_T * terms_T).sum() * share
         torch.autograd.backward(loss * loss_scale.scale)

@@ -6,6 +6,9 @@ lines are not broken, so that one message stays one line in a log.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +35,16 @@ class Talk:
         """Something worth knowing."""
         if not self.quiet:
             self._say("note", "cyan", message)
+
+    @contextmanager
+    def patience(self, what: str, seconds: float = 2.0) -> Iterator[None]:
+        """Note ``what`` is going on inside if it takes longer than ``seconds``."""
+        timer = threading.Timer(seconds, self.note, (f"{what} …",))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def warning(self, message: str) -> None:
         """Something that may not be what was meant."""

@@ -22,6 +22,7 @@ from hdkd_cli.training.events import (
     CheckpointSaved,
     Evaluated,
     Event,
+    Noted,
     RunEnded,
     RunStarted,
     StepLogged,
@@ -70,6 +71,8 @@ class PlainProgress:
                 self._started, self._pace = event, Pace(event)
                 for line in opening_lines(event):
                     self._say(line)
+            case Noted():
+                self._say(f"note: {event.text}")
             case StepLogged():
                 self._latest = event
                 if time.monotonic() - self._quiet_since > QUIET_SECONDS:
@@ -131,6 +134,8 @@ class LiveProgress:
                 self._started, self._pace = event, Pace(event)
                 for line in opening_lines(event):
                     self._console.print(line, highlight=False)
+            case Noted():
+                self._console.print(f"note: {event.text}", highlight=False)
             case StepLogged():
                 self._logged = event
             case Evaluated():

@@ -4,21 +4,41 @@ import pytest
 from score_tables import FINGERPRINTS, make_scores
 
 from hdkd_cli.errors import BudgetError, SettingsError
-from hdkd_cli.evaluation.calibration import calibrate_geometric
+from hdkd_cli.evaluation.anytime import anytime_record
+from hdkd_cli.evaluation.calibration import (
+    calibrate_geometric,
+    calibrate_optimal,
+    calibrate_risk,
+    fit_combination,
+)
 from hdkd_cli.evaluation.combination import fixed_combination
+from hdkd_cli.evaluation.fitted import fitted_combination
 from hdkd_cli.evaluation.policy import read_policy, write_policy
 from hdkd_cli.evaluation.simulate import budget_record
 from hdkd_cli.evaluation.temperature import fit_temperatures
 
 
-def calibrate(scores, **changes):
+def calibrate(scores, by=calibrate_geometric, **changes):
     options = {
         "combination": "single",
         "confidence": "max-prob",
         "temperature": False,
         "budgets_macs": (),
     }
-    return calibrate_geometric(scores, **(options | changes))
+    return by(scores, **(options | changes))
+
+
+def guarantee(scores, calibration, **changes):
+    options = {
+        "combination": "mean",
+        "confidence": "max-prob",
+        "temperature": False,
+        "guarantee": "ltt",
+        "loss": "disagreement",
+        "epsilon": 0.2,
+        "delta": 0.1,
+    }
+    return calibrate_risk(scores, calibration, **(options | changes))
 
 
 def test_without_budgets_the_published_points():
@@ -88,3 +108,66 @@ def test_one_exit_has_nothing_to_decide():
     policy = calibrate(scores, budgets_macs=[1000.0])
     assert policy.points[0].thresholds == ()
     assert budget_record(policy, scores, run=None)["points"][0]["exit_share"] == [1.0]
+
+
+def test_optimal_policies():
+    scores = make_scores(samples=300)
+    policy = calibrate(scores, calibrate_optimal, combination="mean")
+    assert policy.kind == "optimal"
+    assert {p.target_macs for p in policy.points} == {None}
+    published = calibrate(scores, combination="mean")
+    for point in published.points:
+        assert policy.select(point.val_macs).val_top1_pct >= point.val_top1_pct
+    budgets = [2200.0, 1300.0]
+    policy = calibrate(scores, calibrate_optimal, budgets_macs=budgets)
+    assert [p.target_macs for p in policy.points] == budgets
+    for point, other in zip(
+        policy.points, calibrate(scores, budgets_macs=budgets).points, strict=True
+    ):
+        assert point.val_macs <= point.target_macs
+        assert point.val_top1_pct >= other.val_top1_pct
+
+
+@pytest.mark.parametrize("by", [calibrate_geometric, calibrate_optimal])
+def test_fitted_combinations_bring_their_temperatures(by):
+    scores = make_scores(samples=200)
+    policy = calibrate(scores, by, combination="fitted")
+    assert (policy.combination, policy.temperatures) == fitted_combination(scores)
+    assert policy == calibrate(scores, by, combination="fitted", temperature=True)
+
+
+def test_auroc_is_that_of_the_anytime_record():
+    scores = make_scores(samples=200)
+    policy = calibrate(scores, combination="mean", temperature=True)
+    reading = fit_combination(scores, "mean", temperature=True)
+    record = anytime_record(scores, *reading, ece_bins=15, run=None)
+    assert policy.val_auroc == pytest.approx([row["auroc"] for row in record["exits"]], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["ltt", "crc"])
+@pytest.mark.parametrize("loss", ["disagreement", "accuracy-gap"])
+def test_risk_policies(kind, loss):
+    val, calibration = make_scores(samples=400), make_scores(samples=300, seed=1)
+    policy = guarantee(val, calibration, guarantee=kind, loss=loss)
+    assert (policy.kind, len(policy.points)) == ("risk", 1)
+    assert (policy.guarantee.kind, policy.guarantee.loss) == (kind, loss)
+    assert (policy.guarantee.epsilon, policy.guarantee.n) == (0.2, 300)
+    assert policy.guarantee.delta == (0.1 if kind == "ltt" else None)
+    assert policy.fitted_on.samples == 400
+    stricter = guarantee(val, calibration, guarantee=kind, loss=loss, epsilon=0.02)
+    assert stricter.points[0].val_macs > policy.points[0].val_macs
+
+
+def test_only_the_point_depends_on_the_calibration_samples():
+    val = make_scores(samples=400)
+    a, b = (guarantee(val, make_scores(samples=300, seed=seed)) for seed in (1, 2))
+    same = {"combination", "temperatures", "confidence", "fitted_on", "val_auroc"}
+    assert a.model_dump(include=same) == b.model_dump(include=same)
+    assert a.points != b.points
+
+
+@pytest.mark.parametrize("by", [calibrate_geometric, calibrate_optimal])
+def test_one_exit_under_every_policy(by):
+    scores = make_scores(exits=1)
+    assert calibrate(scores, by).points[0].thresholds == ()
+    assert guarantee(scores, make_scores(exits=1, seed=1)).points[0].thresholds == ()

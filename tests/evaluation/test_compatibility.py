@@ -3,9 +3,14 @@
 import pytest
 from score_tables import FINGERPRINTS, make_scores
 
-from hdkd_cli.errors import PolicyError, ScoresError
+from hdkd_cli.errors import PolicyError, ScoresError, SettingsError
 from hdkd_cli.evaluation.calibration import calibrate_geometric
-from hdkd_cli.evaluation.compatibility import check_exits, check_policy, check_scores
+from hdkd_cli.evaluation.compatibility import (
+    check_calibration,
+    check_exits,
+    check_policy,
+    check_scores,
+)
 
 ON_TEST = FINGERPRINTS | {"split": "test", "split_sha256": "c" * 64}
 
@@ -95,3 +100,43 @@ def test_another_number_of_exits_is_refused_whatever_is_allowed():
     with pytest.raises(PolicyError, match="for 3 exits, there are 5"):
         check_exits(fitted(), 5)
     check_exits(fitted(), 3)
+
+
+ASIDE = FINGERPRINTS | {"split": "calibration", "split_sha256": "c" * 64}
+
+
+def test_samples_set_aside_may_bear_a_guarantee():
+    assert check_calibration(make_scores(), make_scores(seed=1, meta=ASIDE)) == []
+    assert (
+        check_calibration(make_scores(), make_scores(seed=1, meta=ASIDE | {"split": "mine"})) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        (ASIDE | {"split": "val"}, "these are val: .*data.calibration_fraction"),
+        (ASIDE | {"split": "train"}, "these are train: .*data.calibration_fraction"),
+        (ASIDE | {"split": "test"}, "test split"),
+        (ASIDE | {"split_sha256": "b" * 64}, "data.calibration_fraction"),
+    ],
+)
+def test_samples_that_were_used_may_not(meta, message):
+    with pytest.raises(SettingsError, match=message):
+        check_calibration(make_scores(), make_scores(seed=1, meta=meta))
+
+
+def test_without_fingerprints_the_samples_themselves_are_compared():
+    with pytest.raises(SettingsError, match="those of the thresholds"):
+        check_calibration(make_scores(meta={}), make_scores(meta={}))
+    (warning,) = check_calibration(make_scores(meta={}), make_scores(seed=1, meta={}))
+    assert warning.startswith("calibration: the scores do not record")
+
+
+def test_a_guarantee_is_about_one_network():
+    other = make_scores(seed=1, meta=ASIDE | {"checkpoint_sha256": "f" * 64})
+    with pytest.raises(ScoresError, match="another checkpoint_sha256"):
+        check_calibration(make_scores(), other)
+    for other_size in ({"exits": 4}, {"classes": 9}):
+        with pytest.raises(ScoresError, match="another network"):
+            check_calibration(make_scores(), make_scores(seed=1, meta=ASIDE, **other_size))

@@ -13,6 +13,7 @@ from hdkd_cli.evaluation.policy import (
     Combination,
     ExitPolicy,
     FittedOn,
+    Guarantee,
     OperatingPoint,
     parse_policy,
     read_policy,
@@ -34,6 +35,18 @@ def rows_of_weights(draw, num_exits):
     return tuple(rows)
 
 
+inside = st.floats(0, 1, exclude_min=True, exclude_max=True)
+guarantees = st.builds(
+    Guarantee,
+    kind=st.sampled_from(["ltt", "crc"]),
+    loss=st.sampled_from(["disagreement", "accuracy-gap"]),
+    epsilon=inside,
+    delta=st.none() | inside,
+    n=st.integers(1, 10**9),
+    statement=st.text(max_size=20),
+)
+
+
 @st.composite
 def policies(draw):
     num_exits = draw(st.integers(1, 5))
@@ -44,11 +57,12 @@ def policies(draw):
         val_macs=positive,
         val_top1_pct=st.floats(0, 100),
     )
+    kind = draw(st.sampled_from(["geometric", "optimal", "risk"]))
     return ExitPolicy(
-        kind="geometric",
+        kind=kind,
         confidence=draw(st.sampled_from(["max-prob", "entropy", "margin"])),
         combination=Combination(
-            kind=draw(st.sampled_from(["single", "mean", "cost-weighted"])),
+            kind=draw(st.sampled_from(["single", "mean", "cost-weighted", "fitted"])),
             weights=draw(rows_of_weights(num_exits)),
         ),
         temperatures=draw(st.tuples(*[positive] * num_exits)),
@@ -59,6 +73,8 @@ def policies(draw):
             split_sha256=draw(hashes),
             samples=draw(st.integers(1, 10**9)),
         ),
+        val_auroc=draw(st.none() | st.tuples(*[st.none() | fractions] * num_exits)),
+        guarantee=draw(guarantees) if kind == "risk" else None,
     )
 
 
@@ -83,6 +99,11 @@ def policy_record():
     }
 
 
+PROMISE = {
+    "kind": "ltt", "loss": "disagreement", "epsilon": 0.1, "delta": 0.1, "n": 9, "statement": "So.",
+}  # fmt: skip
+
+
 def changed(path, value):
     """The JSON text of `policy_record` with one place replaced."""
     record = policy_record()
@@ -101,7 +122,7 @@ def test_a_file_round_trip(tmp_path):
     record = json.loads((tmp_path / "p.json").read_text())
     assert record["schema"] == "hdkd/policy/1"
     assert record["points"][0]["thresholds"] == [0.75, None]
-    assert record.keys() == policy_record().keys()
+    assert record.keys() == policy_record().keys() | {"val_auroc", "guarantee"}
 
 
 def test_fields_of_the_future_are_ignored():
@@ -116,7 +137,12 @@ def test_fields_of_the_future_are_ignored():
     [
         (["schema"], "hdkd/policy/2", "is schema 'hdkd/policy/2'"),
         (["schema"], None, "without a schema"),
-        (["kind"], "magic", "kind: Input should be 'geometric'"),
+        (["kind"], "magic", "kind: Input should be 'geometric', 'optimal' or 'risk'"),
+        (["kind"], "risk", "a policy of kind risk has a guarantee, and no other has one"),
+        (["guarantee"], PROMISE, "a policy of kind risk has a guarantee, and no other has one"),
+        (["guarantee"], PROMISE | {"epsilon": 0.0}, "guarantee.epsilon: .*greater than 0"),
+        (["val_auroc"], [0.5, 1.1, None], "val_auroc.1: .*less than or equal"),
+        (["val_auroc"], [0.5], "1 values of AUROC, 3 exits need 3"),
         (["confidence"], "luck", "confidence: Input should be"),
         (["points", 1, "thresholds"], [0.5], "point 2 has 1 thresholds, 3 exits need 2"),
         (["points", 1, "thresholds"], [0.5, 0.5, 0.5], "point 2 has 3 thresholds"),
@@ -212,3 +238,22 @@ def test_one_point_of_a_family(policy, budget):
     for point in affordable:
         assert point.val_top1_pct <= chosen.val_top1_pct
         assert point.val_top1_pct < chosen.val_top1_pct or point.val_macs >= chosen.val_macs
+
+
+@given(families(), st.integers(0, 4))
+@settings(deadline=None)
+def test_the_cheapest_point_that_is_accurate_enough(policy, top1_pct):
+    good = [p for p in policy.points if p.val_top1_pct >= top1_pct]
+    if not good:
+        best = policy.select()
+        with pytest.raises(
+            BudgetError, match=f"has {best.val_top1_pct:.2f} % on val, at"
+        ) as raised:
+            policy.cheapest(top1_pct)
+        assert f"{best.val_macs:,.0f} MACs" in str(raised.value)
+        return
+    chosen = policy.cheapest(top1_pct)
+    assert chosen in good
+    for point in good:
+        assert point.val_macs >= chosen.val_macs
+        assert point.val_macs > chosen.val_macs or point.val_top1_pct <= chosen.val_top1_pct

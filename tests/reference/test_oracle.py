@@ -17,6 +17,8 @@ from hdkd_cli.evaluation.anytime import anytime_record
 from hdkd_cli.evaluation.calibration import calibrate_geometric
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, within_budget
+from hdkd_cli.evaluation.optimal import optimal_within
+from hdkd_cli.evaluation.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import read_scores
 from hdkd_cli.evaluation.simulate import budget_record, mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable
@@ -78,6 +80,65 @@ def test_a_budget_is_met_to_the_sample(tables, budget):
     thresholds_K1 = within_budget(table, budget)
     cost = mean_cost(simulate(table, thresholds_K1[None]).count_PK, table.macs_K)[0]
     assert budget - (table.macs_K[-1] - table.macs_K[0]) / table.num_samples <= cost <= budget
+
+
+def test_searched_thresholds_lose_nothing(tables):
+    """At 33 budgets: on val never below geometric, on test not below by a bootstrap interval."""
+    val, test = tables["val"], tables["test"]
+    budgets = np.linspace(val.macs_K[0], val.macs_K[-1], 33).tolist()
+    searched_PK = optimal_within(val, budgets)
+    geometric_PK = np.stack([within_budget(val, budget) for budget in budgets])
+    found, base = simulate(val, searched_PK), simulate(val, geometric_PK)
+    assert (mean_cost(found.count_PK, val.macs_K) <= budgets).all()
+    assert (found.top1_pct_P >= base.top1_pct_P).all()
+    right_PN, base_PN = (
+        simulate(test, thresholds_PK).prediction_PN == test.labels_N
+        for thresholds_PK in (searched_PK, geometric_PK)
+    )
+    difference_N = right_PN.mean(axis=0) - base_PN.mean(axis=0)
+    random, n = np.random.default_rng(0), test.num_samples
+    means = [difference_N[random.integers(0, n, n)].mean() for _ in range(500)]
+    assert np.quantile(means, 0.975) >= 0
+
+
+@pytest.mark.parametrize("epsilon", [0.02, 0.1])
+def test_guarantees_hold_where_the_naive_threshold_fails(tables, epsilon):
+    """Random halves of test calibrate; the risk is that over all of test."""
+    family_PK = safe_to_fast(tables["val"])
+    loss_PN = losses(tables["test"], family_PK, "disagreement")
+    risk_P = loss_PN.mean(axis=1)
+    random, n = np.random.default_rng(0), loss_PN.shape[1]
+    promised = promise("ltt", "disagreement", epsilon=epsilon, delta=0.1, n=n // 2)
+    halves = [loss_PN[:, random.permutation(n)[: n // 2]] for _ in range(200)]
+    controlled = risk_P[[last_safe(half_PN, promised) for half_PN in halves]]
+    naive = risk_P[[np.flatnonzero(half_PN.mean(axis=1) <= epsilon)[-1] for half_PN in halves]]
+    assert (controlled > epsilon).mean() <= 0.1
+    assert (naive > epsilon).mean() > 0.1
+    assert controlled.mean() > epsilon / 2
+
+
+@needs_full_files
+@pytest.mark.parametrize(
+    ("kind", "at_12m", "at_the_top"),
+    [
+        ("single", 43.7, 45.5),
+        ("mean", 44.6, 47.0),
+        ("cost-weighted", 44.6, 47.5),
+        ("fitted", 44.5, 47.5),
+    ],
+)
+def test_the_lift_of_combining_exits(kind, at_12m, at_the_top):
+    val, test = (read_scores(Path(FULL) / f"{split}.safetensors") for split in ("val", "test"))
+    policy = calibrate_geometric(
+        val,
+        combination=kind,
+        confidence="max-prob",
+        temperature=False,
+        budgets_macs=(12e6, 20e6, 23.4e6),
+    )
+    points = budget_record(policy, test, run=None)["points"]
+    assert points[0]["top1_pct"] == pytest.approx(at_12m, abs=0.1)
+    assert max(p["top1_pct"] for p in points) == pytest.approx(at_the_top, abs=0.1)
 
 
 @needs_full_files

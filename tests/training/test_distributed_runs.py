@@ -95,11 +95,6 @@ def test_a_run_may_go_on_with_another_number_of_ranks(runs_dir):
         assert_same_series(events(run, "step"), events(whole, "step"))
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="known defect: after the save, a rank may abort in torch's teardown ('terminate called "
-    "without an active exception') instead of ending with 143",
-)
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(runs_dir):
     settings = plain_settings()
     whole, parts = begin(runs_dir, settings), begin(runs_dir, settings)

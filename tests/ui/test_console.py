@@ -1,5 +1,7 @@
 """What is said on stderr."""
 
+import time
+
 import pytest
 
 from hdkd_cli.ui.console import Talk
@@ -34,3 +36,13 @@ def test_colour_is_for_terminals_that_want_it(
     monkeypatch.setenv("NO_COLOR", "1")
     Talk().warning("w")
     assert "\x1b[33m" not in capsys.readouterr().err
+
+
+def test_patience_is_asked_for_only_when_it_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = Talk()
+    with talk.patience("quick", seconds=60):
+        pass
+    with talk.patience("slow", seconds=0):
+        while not (said := capsys.readouterr().err):
+            time.sleep(0.01)
+    assert said == "note: slow …\n"

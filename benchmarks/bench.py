@@ -1,0 +1,64 @@
+"""What ``make bench`` runs: every benchmark that needs no GPU, then one table of claims.
+
+    python benchmarks/bench.py [--only step_cpu ...]
+
+Each script runs in a process of its own with few rounds, all of them together in less than ten
+minutes on two quiet cores. They write benchmarks/results; the table and the README's section
+"Performance" are made from that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from claims import Finding, findings, records
+from readme import rewrite
+
+HERE = Path(__file__).parent
+BOUNDED: dict[str, tuple[str, ...]] = {
+    "step_cpu": ("--trials", "5"),
+    "overhead": ("--trials", "3", "--batch", "32"),
+    "thresholds": ("--trials", "3"),
+    "memory": (),
+    "growth": ("--trials", "3"),
+    "startup": ("--trials", "3"),
+    "pipeline": ("--images", "320", "--trials", "3", "--steps", "4"),
+}
+"""Script → how it is kept short."""
+
+
+def table(rows: Sequence[Finding]) -> str:
+    """Claims in columns."""
+    cells = [("claim", "measured: median (min to max)", "target", ""), *(r.cells() for r in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def main() -> None:
+    """Run them, print the table, bring the README up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=BOUNDED, action="append")
+    parser.add_argument("--data-dir", help="CIFAR-100 for startup.py; default: random pictures")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    for name in arguments.only or BOUNDED:
+        options = [*BOUNDED[name]]
+        if name == "startup" and arguments.data_dir:
+            options += ["--data-dir", arguments.data_dir]
+        print(f"== {name} {' '.join(options)}", flush=True)
+        subprocess.run([sys.executable, str(HERE / f"{name}.py"), *options], check=True)
+        print(f"({time.perf_counter() - began:.0f} s so far)", flush=True)
+    print(f"\n{table(findings(records()))}")
+    rewrite()
+
+
+if __name__ == "__main__":
+    main()

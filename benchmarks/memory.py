@@ -1,0 +1,155 @@
+"""What a step and an update of the weights need in memory, counted byte by byte.
+
+    python benchmarks/memory.py [--device cuda --batch 64 --net cifar100-small ...]
+
+``keeps`` is what stays allocated between steps for the sake of updates: one copy of parameters and
+buffers, made before the first one. The peaks are the highest level during a plain step and during
+the update behind it (validation gradient and forward-mode pass), above what is allocated all the
+time; a stored graph of the unrolled step would double the second. On a CPU every allocation of
+torch's allocator is counted (the scratch of oneDNN's kernels is not), on CUDA its own counters
+tell. Bytes do not depend on how busy the machine is. Writes benchmarks/results/memory.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from growth import fresh_state
+from harness import write_record
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from hdkd_cli.devices import resolve_device
+from hdkd_cli.settings.layers import resolve
+from hdkd_cli.training.step import new_totals, train_step
+
+NETS = {
+    "cifar100-small": (100, 64),
+    "cifar100-msdnet7": (100, 64),
+    "imagenet-msdnet5-step4": (1000, 8),
+}
+"""Preset → classes, and images a step."""
+TARGET_PEAK = 1.1
+TARGET_KEEPS = 1.01
+MB = 1e6
+
+
+class Bytes(NamedTuple):
+    """What a call did to the memory, relative to its beginning."""
+
+    kept: int
+    peak: int
+
+
+def counted(device: torch.device, call: Callable[[], object]) -> Bytes:
+    """Call it and count what it allocates and frees on ``device``."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        after = torch.cuda.memory_allocated(device)
+        return Bytes(after - before, torch.cuda.max_memory_allocated(device) - before)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    level = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        level += event.nbytes()
+        peak = max(peak, level)
+    return Bytes(level, peak)
+
+
+def total(tensors: Iterable[Tensor]) -> int:
+    """Bytes of all of them."""
+    return sum(t.nbytes for t in tensors)
+
+
+def measure(
+    preset: str,
+    classes: int,
+    batch_size: int,
+    device: torch.device,
+    assignments: Sequence[str] = (),
+) -> dict[str, object]:
+    """One network: bytes of its parameters, a step and an update."""
+    size = [f"training.batch_size={batch_size}", "training.precision=fp32"]
+    settings = resolve(
+        preset,
+        environment={},
+        assignments=[*size, *assignments],
+        flags={"--data-dir": Path()},
+    ).settings
+    # a state without images takes the kind that is held in memory
+    data = settings.data.model_copy(update={"augment": "none"})
+    state, batch = fresh_state(settings.model_copy(update={"data": data}), classes, device)
+    totals, harmonizer = new_totals(state), state.harmonizer
+    assert harmonizer is not None
+
+    def step() -> None:
+        train_step(state, [batch], totals)
+
+    step()  # gradients exist from now on
+    plain = counted(device, step)
+    keeps = counted(device, lambda: harmonizer.before_step(state.net))
+    step()
+    update = counted(device, lambda: harmonizer.after_step(state.net, [batch], batch))
+    parameters = total(state.net.parameters())
+    buffers = total(state.net.buffers())
+    return {
+        "net": preset,
+        "batch": batch_size,
+        "image_size": settings.data.image_size,
+        "bytes": {
+            "parameters": parameters,
+            "buffers": buffers,
+            "kept_for_updates": keeps.kept,
+            "kept_by_an_update": update.kept,
+            "peak_of_a_step": plain.peak,
+            "peak_of_an_update": update.peak,
+            "step_per_image": round(plain.peak / batch_size),
+        },
+        "keeps_over_parameters_and_buffers": keeps.kept / (parameters + buffers),
+        "peak_over_step": update.peak / plain.peak,
+    }
+
+
+def main() -> None:
+    """Count, print a table, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, help="images a step, instead of each net's own")
+    parser.add_argument("--net", choices=NETS, action="append")
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    print("MB of                   batch  parameters   keeps  step peak  update peak  update/step")
+    rows = []
+    for name in arguments.net or NETS:
+        classes, batch = NETS[name]
+        row = measure(name, classes, arguments.batch or batch, device)
+        rows.append(row)
+        size = row["bytes"]
+        print(
+            f"{name:23} {row['batch']:5} {size['parameters'] / MB:11.2f} "
+            f"{size['kept_for_updates'] / MB:7.2f} {size['peak_of_a_step'] / MB:10.1f} "
+            f"{size['peak_of_an_update'] / MB:12.1f} {row['peak_over_step']:12.3f}",
+            flush=True,
+        )
+    print(f"targets: keeps ≤ {TARGET_KEEPS} × (parameters + buffers), update/step ≤ {TARGET_PEAK}")
+    write_record(
+        "memory",
+        "bytes of a step and of an update of the weights, float32",
+        device=device.type,
+        target_keeps=TARGET_KEEPS,
+        target_peak=TARGET_PEAK,
+        rows=rows,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,312 @@
+"""Each benchmark measures what it says, at toy size. No time is asserted."""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import SMALL
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import bench
+import cifar100
+import claims
+import growth
+import harness
+import memory
+import overhead
+import pipeline
+import readme
+import startup
+import step_cpu
+import thresholds
+
+from hdkd_cli.data import open_data
+
+CPU = torch.device("cpu")
+TOY_NET = ("model.exits=3", "model.channels=8", "model.growth=4")
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def assert_spread(values):
+    assert 0 < values["min"] <= values["median"] <= values["max"] < math.inf
+
+
+# harness
+
+
+def test_arms_take_turns_and_warm_up_does_not_count():
+    calls = []
+    arms = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds = harness.in_turn(arms, trials=3, warmup=1)
+    assert calls == list("abababab")
+    assert {name: len(s) for name, s in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratios_are_those_of_pairs():
+    assert harness.ratios([2, 9, 4], [1, 3, 8]) == {"median": 2, "min": 0.5, "max": 3}
+
+
+def test_a_record_tells_where_it_comes_from(results):
+    path = harness.write_record("x", "nothing", rows=[1])
+    record = json.loads(path.read_text())
+    assert path == results / "x.json"
+    assert record["schema"] == "hdkd/benchmark/1"
+    assert record["rows"] == [1]
+    assert record["machine"]["torch"] == torch.__version__
+    assert {"processor", "cores", "threads", "load", "python"} <= record["machine"].keys()
+
+
+# growth
+
+
+@given(
+    st.floats(0.1, 10),
+    st.floats(0.5, 4),
+    st.lists(st.integers(1, 1000), min_size=2, max_size=5, unique=True),
+)
+def test_per_doubling_finds_the_exponent(scale, factor, values):
+    seconds = [scale * factor ** math.log2(v) for v in values]
+    assert growth.per_doubling(values, seconds) == pytest.approx(factor, rel=1e-6)
+
+
+def test_growth_measures_both_kinds_of_step_at_every_point():
+    row = growth.measure("batch", (2, 4), {"exits": 2, "classes": 3, "batch": 2}, trials=1)
+    assert row["fixed"] == {"exits": 2, "classes": 3}
+    assert [point["value"] for point in row["points"]] == [2, 4]
+    assert row["points"][1]["work_macs"] == 2 * row["points"][0]["work_macs"]
+    for kind in growth.KINDS:
+        first, last = (p[f"{kind}_seconds"]["median"] for p in row["points"])
+        measured = row["growth"][kind]
+        # two points, one round: the line goes through both
+        assert measured["per_doubling"]["median"] == pytest.approx(last / first)
+        assert measured["over_work"]["median"] == pytest.approx(last / first / 2)
+
+
+def test_a_step_with_an_update_moves_the_weights_and_one_without_does_not():
+    settings = step_cpu.settings_for({"name": "msdnet", "exits": 2}, 4, "hdkd")
+    state, batch = growth.fresh_state(settings, 3)
+    before = state.weights().detach().clone()
+    growth.one_step(state, batch, update=False)()
+    assert torch.equal(state.weights(), before)
+    growth.one_step(state, batch, update=True)()
+    assert not torch.equal(state.weights(), before)
+
+
+# memory
+
+
+def test_bytes_are_counted_exactly():
+    kept = []
+
+    def call():
+        kept.append(torch.empty(1000, dtype=torch.uint8))
+        del kept[:]
+        kept.append(torch.empty(300, dtype=torch.uint8))
+
+    assert memory.counted(CPU, call) == (300, 1000)
+    assert memory.counted(CPU, kept.clear) == (-300, 0)
+
+
+def test_an_update_keeps_one_copy_and_stores_no_graph_of_the_step():
+    row = memory.measure("cifar100-small", 10, 16, CPU, TOY_NET)
+    size = row["bytes"]
+    generator_state = torch.default_generator.get_state().nbytes
+    assert size["kept_for_updates"] == size["parameters"] + size["buffers"] + generator_state
+    assert size["kept_by_an_update"] == 0
+    assert row["peak_over_step"] < 1.3  # a stored graph would make it 2
+
+
+def test_a_stored_graph_would_be_noticed():
+    net = torch.nn.Sequential(*[torch.nn.Linear(8, 8), torch.nn.ReLU()] * 3)
+    x = torch.randn(512, 8)
+    once = memory.counted(CPU, lambda: net(x).sum())
+    twice = memory.counted(CPU, lambda: (net(x) + net(x)).sum())
+    assert twice.peak > 1.7 * once.peak
+
+
+# startup and pipeline
+
+
+@pytest.mark.slow
+def test_startup_waits_for_the_first_step():
+    assert startup.seconds_to_first_step(SMALL) > 0
+
+
+def test_startup_tells_why_no_step_was_taken():
+    with pytest.raises(SystemExit, match="nonsense"):
+        startup.seconds_to_first_step(["nonsense"])
+
+
+def test_random_pictures_are_a_data_set(tmp_path):
+    root = startup.random_pictures(tmp_path, classes=3, train=4, test=2)
+    settings = pipeline.settings_of(root, 0)
+    assert {r: len(s) for r, s in open_data(settings).splits.items() if len(s)} == {
+        "train": 9,
+        "val": 3,
+        "test": 6,
+    }
+
+
+@pytest.fixture
+def jpegs(tmp_path):
+    made = pipeline.make_jpegs(tmp_path, 30, sides=(24, 40))
+    assert 24**2 <= made["mean_pixels"] <= 40**2
+    return tmp_path
+
+
+@pytest.mark.parametrize("transform", pipeline.TRANSFORMS)
+def test_both_loaders_read_all_images(jpegs, transform):
+    row = pipeline.measure_reading(jpegs, 0, transform, batch_size=10, trials=1)
+    assert row["images"]["hdkd"] == 20  # 10 are val
+    assert row["images"]["usual"] == 30
+    assert_spread(row["speed"])
+    assert_spread(row["images_per_s"]["hdkd"])
+
+
+def test_smooth_noise_compresses_like_a_photograph(tmp_path):
+    made = pipeline.make_jpegs(tmp_path, 5, sides=(300, 400))
+    bits = 8000 * made["mean_kB"] / made["mean_pixels"]
+    assert 2 < bits < 6  # ImageNet: about 110 kB for 400 × 350 to 500 × 375 pixels
+
+
+def test_waiting_is_a_share_of_a_step(tmp_path):
+    root = startup.random_pictures(tmp_path, classes=2, train=5, test=1)
+    settings = pipeline.imagenet_like(root, 0, 2)
+    small = {"growth": 4, "channels": 8, "base": 1, "step": 1, "exits": 2}
+    small |= {"growth_factors": (1, 2), "bottleneck_factors": (1, 2)}
+    settings = settings.model_copy(
+        update={
+            "model": settings.model.model_copy(update=small),
+            "data": settings.data.model_copy(update={"image_size": 64, "resize": 64}),
+        }
+    )
+    record = pipeline.waiting(settings, open_data(settings.data), steps=2)
+    assert_spread(record["waiting_share"])
+    assert record["waiting_share"]["max"] < 1
+
+
+# the older ones
+
+
+def test_overhead_rows():
+    row = overhead.measure(2, 1, batch=4, trials=1)
+    assert (row["exits"], row["interval"], row["target"]) == (2, 1, 3.0)
+    assert_spread(row["ratio"])
+    assert_spread(overhead.measure_terms(2, 3, batch=4, trials=1)["share"])
+
+
+def test_step_cpu_compares_the_same_mathematics():
+    settings = step_cpu.settings_for({"name": "msdnet", "exits": 2}, 4, "naive-dkd")
+    arms = step_cpu.arms_of(settings, 1, 1)  # checks both losses on the same batch
+    assert math.isfinite(arms["plain"]())
+
+
+def test_thresholds_row():
+    assert_spread(thresholds.measure(3, 50, 4, trials=2)["fit_seconds"])
+
+
+# training in stretches
+
+
+@pytest.mark.slow
+def test_stretches_go_on_and_a_finished_run_is_evaluated(tmp_path, results):
+    run = tmp_path / "digits-run"
+    options = [*SMALL[1:], "--set", "training.log_every=1"]
+    assert cifar100.train_stretch(run, "digits", options, minutes=0.0001) == 0  # not even begun
+    assert cifar100.train_stretch(run, "digits", options, minutes=5) == 3
+    with pytest.raises(SystemExit, match="is a run of digits"):
+        cifar100.train_stretch(run, "cifar100-small", options, minutes=5)
+    with pytest.raises(SystemExit):  # another setting would be another run
+        cifar100.train_stretch(run, "digits", ["--set", "optimizer.lr=1"], minutes=5)
+    assert cifar100.is_finished(run)
+    now = cifar100.progress(run)
+    assert (now["step"], now["steps"]) == (3, 3)
+    assert now["expected_seconds"] == now["seconds"]
+    record = json.loads(cifar100.record_of(run, tmp_path, "toy").read_text())
+    assert record["training"]["steps"] == 3
+    for kind in cifar100.COMBINATIONS:
+        assert len(record["results"][kind]["anytime"]["exits"]) == 3
+        assert len(record["results"][kind]["budget"]["points"]) == 39
+
+
+def test_progress_extrapolates_from_all_stretches(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    started = {"event": "run_started", "steps_per_epoch": 10, "total_steps": 60}
+    (run / "metrics.jsonl").write_text(json.dumps(started) + "\n")
+    stretches = {"stretches": [{"seconds": 40.0}, {"seconds": 20.0}]}
+    cifar100.stretches_file(run).write_text(json.dumps(stretches))
+    monkeypatch.setattr(cifar100, "saved_step", lambda _: 15)
+    now = cifar100.progress(run)
+    assert (now["epochs_done"], now["epochs"], now["stretches"]) == (1.5, 6, 2)
+    assert (now["seconds_per_epoch"], now["expected_seconds"]) == (40, 240)
+
+
+def test_a_run_that_saved_nothing_says_so(tmp_path):
+    with pytest.raises(SystemExit, match="give it more --minutes"):
+        cifar100.progress(tmp_path)
+
+
+# the table
+
+
+def finding(median, target, **more):
+    spread = {"median": median, "min": median, "max": median}
+    return claims.Finding("it is so", spread, target, reason="why", **more)
+
+
+def test_verdicts():
+    assert finding(1.4, 1.5).cells() == ("it is so", "1.40", "at most 1.5", "met")
+    assert finding(1.4, 1.5, at_least=True).cells()[2:] == ("at least 1.5", "missed: why")
+    assert finding(1.5, 1.5, at_least=True).met
+    assert finding(1.5, 1.5).met
+    assert finding(1.5, None).cells()[2:] == ("", "")
+
+
+def test_the_record_of_every_script_of_the_bench_is_read():
+    assert bench.BOUNDED.keys() <= claims.READERS.keys()
+    for name in bench.BOUNDED:
+        source = (Path(bench.__file__).parent / f"{name}.py").read_text()
+        options = [word for word in bench.BOUNDED[name] if word.startswith("--")]
+        assert all(f'"{option}"' in source for option in options)
+        assert f'"{name}"' in re.sub(r"\s", "", source).partition("write_record(")[2][:20]
+
+
+def test_the_table_has_a_row_a_finding():
+    rows = claims.findings(claims.records())
+    assert len(rows) >= 15
+    lines = bench.table(rows).splitlines()
+    assert len(lines) == 1 + len(rows)
+    assert all(f.reason for f in rows if f.target is not None and not f.met)
+
+
+def test_readers_agree_with_what_the_scripts_measure(results):
+    """Fresh records of the new scripts, at toy size, make rows."""
+    row = growth.measure("exits", (2, 3), {"exits": 2, "classes": 3, "batch": 2}, trials=1)
+    net = memory.measure("cifar100-small", 10, 4, CPU, TOY_NET)
+    made = {
+        "growth": {"rows": [row], "target_over_work": 1.1},
+        "memory": {"rows": [net], "target_keeps": 1.01, "target_peak": 1.1},
+    }
+    assert [len(list(claims.READERS[name](record))) for name, record in made.items()] == [2, 2]
+
+
+def test_the_section_is_replaced_and_nothing_else():
+    text = f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n"
+    once = readme.replaced(text, "new")
+    assert "old" not in once
+    assert once.startswith("above\n")
+    assert once.endswith("\nbelow\n")
+    assert readme.replaced(once, "new") == once
