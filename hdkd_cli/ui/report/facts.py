@@ -83,8 +83,8 @@ def headline(content: RunContent) -> str:
     share = 100 * curve.point["macs"] / full["macs"]
     return (
         f"{whole} Leaving early, it is right about {curve.point['top1_pct']:.2f} % at {share:.0f} %"
-        f" of that cost (policy “{printable(curve.name)}”, operating point chosen on validation "
-        "images)."
+        f" of that cost (policy “{printable(curve.name)}”, operating point chosen without "
+        "test images)."
     )
 
 

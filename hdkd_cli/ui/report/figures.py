@@ -111,7 +111,7 @@ def _accuracy_against_cost(runs: Sequence[tuple[RunContent, Evaluation]]) -> Fig
     caption = (
         "Test accuracy against the mean cost of an image. Marks: all images leave at the same "
         "exit, 1, 2, … from left to right. Lines: images leave early, each point of a policy with "
-        "its thresholds from the val split."
+        "its own thresholds, none of them fitted on test images."
     )
     networks = {}
     for run, evaluation in runs:
@@ -179,6 +179,7 @@ def _exit_shares(curve: BudgetCurve) -> Figure:
             axes.axvline(chosen, color=INK, linewidth=1, linestyle=DASHES[1])
             axes.set_xlim(costs[0], costs[-1])
         else:  # one operating point
+            axes.set_xlim(-1, 1)
             below = 0.0
             for share, name, colour in zip(share_KP[:, 0], names, colours, strict=True):
                 axes.bar([f"{costs[0]:.2f}"], share, 0.4, below, color=colour, label=name)
@@ -196,7 +197,9 @@ def _exit_shares(curve: BudgetCurve) -> Figure:
         section="leaving",
         title=f"Who leaves where: policy {printable(curve.name)}",
         caption="Share of the test images that leave at each exit, over the mean cost of an image. "
-        "Ticks on the axis: operating points. Dashed: the point chosen on validation images.",
+        "Ticks on the axis: operating points. Dashed: the one chosen without test images."
+        if costs[0] < costs[-1]
+        else "Share of the test images that leave at each exit, at the only cost there is.",
         alt=f"Stacked shares of exits 1 to {len(share_KP)} over the budget: {said}.",
         columns=("macs_millions", *(f"exit_{k}_pct" for k in range(1, len(share_KP) + 1))),
         rows=tuple((c, *s.tolist()) for c, s in zip(costs, share_KP.T, strict=True)),

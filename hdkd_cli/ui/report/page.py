@@ -210,8 +210,8 @@ def _run(
 
 def _gallery(gallery: Gallery, level: int) -> Iterator[str]:
     yield (
-        "<p>Test images by the exit at which they leave, at the operating point chosen on "
-        "validation images. Easiest: right and most confident. Hardest: wrong, and the exit was "
+        "<p>Test images by the exit at which they leave, at the operating point chosen "
+        "without test images. Easiest: right and most confident. Hardest: wrong, and the exit was "
         "still confident. Below each: the true class, what it was taken for, the confidence.</p>"
     )
     for one in gallery:
