@@ -25,6 +25,7 @@ from hdkd_cli.commands import (
     predict,
     presets,
     profile,
+    report,
     settings,
     train,
 )
@@ -142,6 +143,7 @@ app.command("scores")(evaluate.scores)
 app.command("predict")(predict.predict)
 app.command("profile")(profile.profile)
 app.command("export")(export.export)
+app.command("report")(report.report)
 
 _presets = _group("Complete named runs to start from.")
 _presets.command("list")(presets.list_presets)

@@ -1,0 +1,87 @@
+"""``hdkd report``: a run, or several, as one HTML page, as figure files, or as plain text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hdkd_cli.commands import options
+from hdkd_cli.commands.inputs import open_run, scores_of
+from hdkd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from hdkd_cli.evaluation.scores import Scores
+    from hdkd_cli.runs.folder import RunFolder
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Run folders; several stand side by side.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Where to write the page. Default: RUN/reports/report.html of the first run.",
+        ),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures",
+            metavar="FOLDER",
+            help="Where every figure goes as PNG, SVG and CSV. Default: beside the page.",
+        ),
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print curves and tables as text, write no file.")
+    ] = False,
+    data_dir: options.DataDirOption = None,
+    device: options.DeviceOption = None,
+    batch_size: options.BatchSizeOption = None,
+) -> None:
+    """Everything about a run on one page that needs no network; print its path.
+
+    Accuracy against cost, who leaves where, the learned weights over training, calibration, easy
+    and hard images, settings. Of several runs, differences to the first and whether they are noise.
+    """
+    if plain and (output or figures):
+        raise UsageError("--plain prints to stdout: it goes with neither -o nor --figures")
+    if len(runs) > len(ascii_uppercase):
+        raise UsageError(f"{len(runs)} runs: at most {len(ascii_uppercase)} fit into a report")
+    if not plain:
+        from hdkd_cli.ui.report.drawing import require_matplotlib
+
+        require_matplotlib()
+
+    from hdkd_cli.ui.report.content import read_run
+
+    def scores(run: RunFolder) -> Scores:
+        return scores_of(run, "test", data_dir=data_dir, device=device, batch_size=batch_size)
+
+    letters = ascii_uppercase if len(runs) > 1 else [None]
+    folders = [open_run(name) for name in runs]
+    contents = [
+        read_run(folder, scores, letter) for folder, letter in zip(folders, letters, strict=False)
+    ]
+    if plain:
+        from hdkd_cli.ui.report.plain import write_plain
+
+        write_plain(contents)
+        return
+
+    from hdkd_cli.ui.report.write import write_report
+
+    target = output or folders[0].path / "reports" / "report.html"
+    beside = figures or target.with_name(f"{target.stem}-figures")
+    write_report(contents, target, beside, None if data_dir is None else str(data_dir))
+    sys.stdout.write(f"{target}\n")

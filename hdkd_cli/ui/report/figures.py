@@ -1,0 +1,266 @@
+"""The figures of a report, each with its numbers; those of test scores, in full.
+
+K exits, P operating points, M bins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hdkd_cli.ui.report.content import BudgetCurve, Evaluation, RunContent, printable
+from hdkd_cli.ui.report.drawing import (
+    DASHES,
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Figure,
+    exit_colours,
+    legend_below,
+    rows_of,
+    small_multiples,
+)
+from hdkd_cli.ui.report.history_figures import history_figures
+from hdkd_cli.ui.report.published import Network, published_for
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+COST = "multiply-accumulates an image (M)"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series of the accuracy-against-cost figure.
+
+    Attributes:
+        name: As the legend says it.
+        points: (cost in M, accuracy in %), by cost.
+        style: How matplotlib draws it.
+        listed: Whether the legend names it.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    style: Mapping[str, Any]
+    listed: bool = True
+
+
+def shared_figures(runs: Sequence[RunContent]) -> Iterator[Figure]:
+    """Figures with all runs in them."""
+    measured = [(run, run.evaluation) for run in runs if run.evaluation is not None]
+    if measured:
+        yield _accuracy_against_cost(measured)
+
+
+def run_figures(run: RunContent, prefix: str) -> Iterator[Figure]:
+    """Figures of one run; ``prefix`` starts their names."""
+    figures = [
+        *_of_evaluation(run.evaluation),
+        *history_figures(run.history, run.settings.weights.learned),
+    ]
+    for figure in figures:
+        yield replace(figure, name=prefix + figure.name)
+
+
+def lines(runs: Sequence[tuple[RunContent, Evaluation]]) -> list[Line]:
+    """The curves of all runs: each exit alone, and every policy."""
+    found = []
+    several = len(runs) > 1
+    for place, (run, evaluation) in enumerate(runs):
+        prefix = f"{run.label}: " if several else ""
+        colours = SERIES[place % len(SERIES) :] + SERIES[: place % len(SERIES)]
+        exits = tuple((e["macs"] / 1e6, e["top1_pct"]) for e in evaluation.anytime["exits"])
+        mark = {"marker": "os^Dvp"[place % 6], "color": colours[0]}
+        found.append(
+            Line(f"{prefix}every image leaves at exit k", exits, mark | {"linestyle": "none"})
+        )
+        for number, curve in enumerate(evaluation.curves):
+            points = sorted((p["macs"] / 1e6, p["top1_pct"]) for p in curve.record["points"])
+            style = {
+                "linestyle": DASHES[number % len(DASHES)],
+                "color": colours[0] if several else colours[(number + 1) % len(colours)],
+                **({"marker": "."} if len(points) < 10 else {}),
+            }
+            name = f"{prefix}leaving early, policy {printable(curve.name)}"
+            found.append(Line(name, tuple(points), style))
+    return found
+
+
+def _published_lines(network: Network, macs_K: Sequence[float]) -> list[Line]:
+    found = []
+    costs = [macs / 1e6 for macs in macs_K]
+    for number, method in enumerate(network.methods):
+        style = {"color": MUTED, "linewidth": 0.9, "markersize": 6, "marker": "+x1234|"[number]}
+        name = f"published: {method.method}"
+        points = tuple(zip(costs, method.top1_pct_K, strict=True))
+        found.append(Line(name, points, style | {"linestyle": "none"}))
+        if method.budgeted:
+            dotted = style | {"linestyle": DASHES[2]}
+            found.append(Line(f"{name}, budgeted", method.budgeted, dotted, listed=False))
+    return found
+
+
+def _accuracy_against_cost(runs: Sequence[tuple[RunContent, Evaluation]]) -> Figure:
+    series = lines(runs)
+    caption = (
+        "Test accuracy against the mean cost of an image. Marks: all images leave at the same "
+        "exit, 1, 2, … from left to right. Lines: images leave early, each point of a policy with "
+        "its own thresholds, none of them fitted on test images."
+    )
+    networks = {}
+    for run, evaluation in runs:
+        network = published_for(run.settings)
+        if network is not None:
+            networks[network.source] = network, evaluation.table.macs_K
+    for network, macs_K in networks.values():
+        series += _published_lines(network, macs_K)
+        caption += (
+            f" Grey: published for exactly this network ({network.source}), in its sources' own "
+            "protocols: marks are exits at their cost here, dotted lines leave early at the cost "
+            "their source gives."
+        )
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        for line in series:
+            label = line.name if line.listed else None
+            axes.plot(*zip(*line.points, strict=True), label=label, **line.style)
+        exits = series[0].points if len(runs) == 1 else ()
+        for number, point in enumerate(exits, 1):
+            axes.annotate(f"{number}", point, (0, 4), textcoords="offset points", ha="center")
+        axes.set(xlabel=f"mean {COST}", ylabel="test accuracy (%)")
+        legend_below(canvas, axes, columns=1)
+
+    summary = "; ".join(
+        f"{line.name}: {line.points[0][1]:.2f} % at {line.points[0][0]:.2f} M to "
+        f"{line.points[-1][1]:.2f} % at {line.points[-1][0]:.2f} M"
+        for line in series
+    )
+    return Figure(
+        name="accuracy-against-cost",
+        section="accuracy",
+        title="Accuracy against cost",
+        caption=caption,
+        alt=f"Test accuracy against mean cost. {summary}.",
+        columns=("series", "macs_millions", "top1_pct"),
+        rows=tuple((line.name, *point) for line in series for point in line.points),
+        draw=draw,
+        height=3.0 + 0.17 * sum(line.listed for line in series),
+    )
+
+
+def _of_evaluation(evaluation: Evaluation | None) -> Iterator[Figure]:
+    if evaluation is None:
+        return
+    for curve in evaluation.curves:
+        yield _exit_shares(curve)
+    yield _reliability(evaluation)
+
+
+def _exit_shares(curve: BudgetCurve) -> Figure:
+    points = sorted(curve.record["points"], key=lambda point: float(point["macs"]))
+    costs = [point["macs"] / 1e6 for point in points]
+    share_KP = 100 * np.array([point["exit_share"] for point in points]).T
+    chosen = curve.point["macs"] / 1e6
+    names = [f"exit {k}" for k in range(1, len(share_KP) + 1)]
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        colours = [light for light, _ in exit_colours(len(share_KP))]
+        if costs[0] < costs[-1]:
+            axes.stackplot(costs, share_KP, labels=names, colors=colours, edgecolor=PAPER, lw=0.5)
+            axes.plot(costs, np.zeros(len(costs)), "|", color=INK, clip_on=False, markersize=5)
+            axes.axvline(chosen, color=INK, linewidth=1, linestyle=DASHES[1])
+            axes.set_xlim(costs[0], costs[-1])
+        else:  # one operating point
+            axes.set_xlim(-1, 1)
+            below = 0.0
+            for share, name, colour in zip(share_KP[:, 0], names, colours, strict=True):
+                axes.bar([f"{costs[0]:.2f}"], share, 0.4, below, color=colour, label=name)
+                below += share
+        axes.set(xlabel=f"mean {COST}", ylabel="test images that leave (%)", ylim=(0, 100))
+        axes.grid(False)
+        legend_below(canvas, axes, columns=5)
+
+    ends = ((costs[0], share_KP[:, 0]), (costs[-1], share_KP[:, -1]))
+    said = "; ".join(
+        f"at {cost:.2f} M " + ", ".join(f"{s:.0f} %" for s in share) for cost, share in ends
+    )
+    return Figure(
+        name=f"exit-shares-{_file_name(curve.name)}",
+        section="leaving",
+        title=f"Who leaves where: policy {printable(curve.name)}",
+        caption="Share of the test images that leave at each exit, over the mean cost of an image. "
+        "Ticks on the axis: operating points. Dashed: the one chosen without test images."
+        if costs[0] < costs[-1]
+        else "Share of the test images that leave at each exit, at the only cost there is.",
+        alt=f"Stacked shares of exits 1 to {len(share_KP)} over the budget: {said}.",
+        columns=("macs_millions", *(f"exit_{k}_pct" for k in range(1, len(share_KP) + 1))),
+        rows=tuple((c, *s.tolist()) for c, s in zip(costs, share_KP.T, strict=True)),
+        draw=draw,
+    )
+
+
+def _reliability(evaluation: Evaluation) -> Figure:
+    exits = evaluation.anytime["exits"]
+    bins = len(evaluation.reliability_K[0].count_M)
+
+    def draw(canvas: Canvas) -> None:
+        panels = small_multiples(canvas, len(exits))
+        for axes, exit_, diagram in zip(panels, exits, evaluation.reliability_K, strict=True):
+            centre_M = (np.arange(bins) + 0.5) / bins * 100
+            accuracy_M = 100 * np.nan_to_num(diagram.accuracy_M)
+            axes.bar(centre_M, accuracy_M, 90 / bins, color=SERIES[0])
+            axes.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle=DASHES[1])
+            said = f"exit {exit_['exit']}\nECE {exit_['ece_pct']:.1f} %"
+            if exit_["auroc"] is not None:
+                said += f"\nAUROC {exit_['auroc']:.3f}"
+            axes.set_title(said)
+            axes.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100))
+        canvas.supxlabel("confidence (%)", fontsize="medium")
+        canvas.supylabel("right (%)", fontsize="medium")
+
+    return Figure(
+        name="reliability",
+        section="leaving",
+        title="Calibration of each exit",
+        caption="Bars: how often an exit is right when it is so sure (largest probability); on the "
+        "dashed line it would be perfectly calibrated. ECE: mean distance from that line, weighted "
+        "by images. AUROC: how well confidence tells right from wrong (1: perfectly, 0.5: not at "
+        "all).",
+        alt="Reliability diagrams. "
+        + "; ".join(f"exit {e['exit']}: ECE {e['ece_pct']:.1f} %" for e in exits)
+        + ".",
+        columns=("exit", "bin_low_pct", "bin_high_pct", "images", "confidence_pct", "right_pct"),
+        rows=tuple(
+            (
+                exit_["exit"],
+                100 * m / bins,
+                100 * (m + 1) / bins,
+                int(diagram.count_M[m]),
+                _or_none(100 * diagram.confidence_M[m]),
+                _or_none(100 * diagram.accuracy_M[m]),
+            )
+            for exit_, diagram in zip(exits, evaluation.reliability_K, strict=True)
+            for m in range(bins)
+        ),
+        draw=draw,
+        height=0.5 + 1.65 * rows_of(len(exits)),
+    )
+
+
+def _file_name(text: str) -> str:
+    """``text`` in characters that no file system or HTML id trips over, still one of a kind."""
+    return "".join(
+        c if c.isascii() and (c.isalnum() or c == "-") else f"_{ord(c):x}_" for c in text
+    )
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

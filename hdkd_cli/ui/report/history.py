@@ -1,0 +1,89 @@
+"""What a run's log says about its training: loss weights and validation accuracy over time.
+
+K exits, T terms, S log records, E evaluations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdkd_cli.method.terms import Terms
+from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.runs.metrics import read_metrics
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """A training run as metrics.jsonl tells it.
+
+    Attributes:
+        started: The record of its (last) beginning.
+        pairs: (student, teacher) of each distillation weight, which follow K supervision weights.
+        step_S: Optimiser steps behind each record.
+        weights_ST: Loss weights then.
+        val_step_E: Optimiser steps behind each evaluation.
+        val_top1_pct_EK: Accuracy of each exit on the val split then.
+        seconds: Training time, as far as it was recorded; None: not at all.
+    """
+
+    started: dict[str, Any]
+    pairs: tuple[tuple[int, int], ...]
+    step_S: NDArray[np.int64]
+    weights_ST: NDArray[np.float64]
+    val_step_E: NDArray[np.int64]
+    val_top1_pct_EK: NDArray[np.float64]
+    seconds: float | None
+
+    @property
+    def num_exits(self) -> int:
+        """K."""
+        return int(self.weights_ST.shape[1]) - len(self.pairs)
+
+    def matrix(self, record: int) -> NDArray[np.float64]:
+        """Weights (K, K) of one record: [student, teacher], supervision on the diagonal, else NaN.
+
+        Args:
+            record: Which of S; negative numbers count from the end.
+        """
+        num_exits = self.num_exits
+        weights_KK = np.full((num_exits, num_exits), np.nan)
+        np.fill_diagonal(weights_KK, self.weights_ST[record, :num_exits])
+        for place, (student, teacher) in enumerate(self.pairs, num_exits):
+            weights_KK[student, teacher] = self.weights_ST[record, place]
+        return weights_KK
+
+
+def read_history(run: RunFolder) -> History | None:
+    """The run's history; None if nothing was logged yet, or not by this kind of training.
+
+    Raises:
+        ValueError: a line of the log is damaged.
+    """
+    if not run.metrics.exists():
+        return None
+    records: dict[str, list[dict[str, Any]]] = {}
+    for record in read_metrics(run.metrics):
+        records.setdefault(record["event"], []).append(record)
+    steps, evaluated = records.get("step", []), records.get("evaluated", [])
+    if not steps or "run_started" not in records:
+        return None
+    started = records["run_started"][-1]
+    terms = Terms(started["num_exits"], run.settings().objective.teachers, 1.0)
+    if list(terms.names) != started["terms"]:
+        return None
+    ended = records.get("run_ended", [])
+    return History(
+        started=started,
+        pairs=terms.pairs,
+        step_S=np.array([r["step"] for r in steps]),
+        weights_ST=np.array([r["weights_T"] for r in steps]),
+        val_step_E=np.array([r["step"] for r in evaluated], np.int64),
+        val_top1_pct_EK=np.array([r["top1_pct_K"] for r in evaluated]).reshape(
+            -1, started["num_exits"]
+        ),
+        seconds=sum(r["seconds"] for r in ended) if ended else None,
+    )

@@ -1,0 +1,216 @@
+"""The figures of a run's training, each with its numbers.
+
+K exits, T loss weights, S log records, E evaluations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hdkd_cli.ui.report.drawing import (
+    DASHES,
+    PAPER,
+    SERIES,
+    Figure,
+    exit_colours,
+    legend_below,
+    rows_of,
+    small_multiples,
+)
+from hdkd_cli.ui.report.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+MOMENTS = 6  # pictures of the weights over training
+LABELS = SERIES[1]  # what supervision is drawn in: unlike all colours of exits
+
+
+def history_figures(history: History | None, learned: bool) -> Iterator[Figure]:
+    """Figures of a training run: its weights, if they are ``learned`` over time, and accuracy."""
+    if history is None:
+        return
+    if learned:
+        yield _weight_curves(history)
+    yield _weight_matrix(history, learned)
+    if learned and len(history.step_S) > 1:
+        yield _weight_moments(history)
+    if len(history.val_step_E):
+        yield _validation(history)
+
+
+def _weight_curves(history: History) -> Figure:
+    num_exits = history.num_exits
+    weights_ST, names = history.weights_ST, history.started["terms"]
+    student_T = [*range(num_exits), *(student for student, _ in history.pairs)]
+    teacher_T = [*range(num_exits), *(teacher for _, teacher in history.pairs)]
+
+    def draw(canvas: Canvas) -> None:
+        from matplotlib.lines import Line2D
+
+        panels = small_multiples(canvas, num_exits)
+        colours = [light for light, _ in exit_colours(num_exits)]
+        mark = {"marker": "."} if len(history.step_S) == 1 else {}
+        for t, weight_S in enumerate(weights_ST.T):
+            student, teacher = student_T[t], teacher_T[t]
+            style = {"color": LABELS}
+            if t >= num_exits:
+                style = {"color": colours[teacher], "linestyle": DASHES[teacher % len(DASHES)]}
+            panels[student].plot(history.step_S, weight_S, linewidth=1.3, **style, **mark)
+        for k, axes in enumerate(panels):
+            axes.set_title(f"exit {k + 1} learns from")
+            axes.set_ylim(0, 1.05 * weights_ST.max())
+            axes.locator_params(axis="x", nbins=3)
+        canvas.supxlabel("optimiser steps", fontsize="medium")
+        canvas.supylabel("weight of the loss", fontsize="medium")
+        keys = [Line2D([], [], color=LABELS, label="labels")]
+        for k in sorted({teacher for _, teacher in history.pairs}):
+            dashes = DASHES[k % len(DASHES)]
+            keys.append(Line2D([], [], color=colours[k], linestyle=dashes, label=f"exit {k + 1}"))
+        canvas.legend(handles=keys, loc="outside upper left", ncols=5)
+
+    first, last = weights_ST[0], weights_ST[-1]
+    said = ", ".join(
+        f"{name} {a:.2f} to {b:.2f}" for name, a, b in zip(names, first, last, strict=True)
+    )
+    return Figure(
+        name="weights-over-training",
+        section="training",
+        title="Learned weights over training",
+        caption="How much each loss counts: what an exit learns from the labels (supervision), and "
+        "from each later exit (distillation).",
+        alt=f"Loss weights from the first to the last record: {said}.",
+        columns=("step", *names),
+        rows=tuple((int(s), *w.tolist()) for s, w in zip(history.step_S, weights_ST, strict=True)),
+        draw=draw,
+        height=0.9 + 1.35 * rows_of(num_exits),
+    )
+
+
+def _weight_matrix(history: History, learned: bool) -> Figure:
+    weights_KK = history.matrix(-1)
+    step = int(history.step_S[-1])
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        mesh = _matrix(axes, weights_KK, float(np.nanmax(weights_KK)))
+        size = min(8.0, 52 / len(weights_KK))
+        for (student, teacher), weight in np.ndenumerate(weights_KK):
+            if not math.isnan(weight):
+                red, green, blue, _ = mesh.to_rgba(weight)
+                bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+                axes.text(
+                    teacher + 0.5, student + 0.5, f"{weight:.2f}", fontsize=size,
+                    color="#0a0a0a" if bright else "#fdfdfd", ha="center", va="center",
+                )  # fmt: skip
+        axes.set(xlabel="teacher (exit)", ylabel="student (exit)")
+
+    said = ", ".join(
+        f"exit {s + 1} from {'labels' if s == t else f'exit {t + 1}'} {w:.2f}"
+        for (s, t), w in np.ndenumerate(weights_KK)
+        if not math.isnan(w)
+    )
+    return Figure(
+        name="weights-matrix",
+        section="training",
+        title="Learned weights at the end" if learned else "Fixed weights",
+        caption=f"Weights at step {step:,}: rows are students, columns their teachers; on the "
+        "diagonal the weight of the labels."
+        + ("" if learned else " This run does not learn them."),
+        alt=f"Teacher by student matrix of loss weights: {said}.",
+        columns=("student", "teacher", "weight"),
+        rows=tuple(_matrix_rows(weights_KK)),
+        draw=draw,
+        height=min(4.6, 2.2 + 0.2 * len(weights_KK)),
+    )
+
+
+def _weight_moments(history: History) -> Figure:
+    count = min(MOMENTS, len(history.step_S))
+    places = np.unique(np.linspace(0, len(history.step_S) - 1, count).round().astype(int)).tolist()
+    largest = max(float(np.nanmax(history.matrix(place))) for place in places)
+
+    def draw(canvas: Canvas) -> None:
+        panels = small_multiples(canvas, len(places), share=False)
+        for axes, place in zip(panels, places, strict=True):
+            mesh = _matrix(axes, history.matrix(place), largest)
+            axes.set_title(f"step {history.step_S[place]:,}")
+        canvas.supxlabel("teacher (exit)", fontsize="medium")
+        canvas.supylabel("student (exit)", fontsize="medium")
+        bar = canvas.colorbar(mesh, ax=panels, shrink=0.7, label="weight")
+        bar.outline.set_visible(False)
+
+    return Figure(
+        name="weights-moments",
+        section="training",
+        title="Learned weights at moments of training",
+        caption="The same matrix at equal distances from the first record to the last, on one "
+        "scale of colour.",
+        alt="Teacher by student matrices of loss weights at steps "
+        + ", ".join(f"{history.step_S[place]:,}" for place in places)
+        + ".",
+        columns=("step", "student", "teacher", "weight"),
+        rows=tuple(
+            (int(history.step_S[place]), *row)
+            for place in places
+            for row in _matrix_rows(history.matrix(place))
+        ),
+        draw=draw,
+        height=0.5 + 1.35 * rows_of(len(places)),
+    )
+
+
+def _validation(history: History) -> Figure:
+    accuracy_EK = history.val_top1_pct_EK
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        mark = {"marker": "."} if len(accuracy_EK) == 1 else {}
+        for k, (light, _) in enumerate(exit_colours(history.num_exits)):
+            style = {"color": light, "linestyle": DASHES[k % len(DASHES)], **mark}
+            axes.plot(history.val_step_E, accuracy_EK[:, k], label=f"exit {k + 1}", **style)
+        axes.set(xlabel="optimiser steps", ylabel="validation accuracy (%)")
+        legend_below(canvas, axes, columns=5)
+
+    last = ", ".join(f"exit {k} {a:.2f} %" for k, a in enumerate(accuracy_EK[-1], 1))
+    return Figure(
+        name="validation-accuracy",
+        section="training",
+        title="Validation accuracy over training",
+        caption="Accuracy of each exit on the val split, as training went on.",
+        alt=f"Validation accuracy of each exit over training; at the end {last}.",
+        columns=("step", *(f"exit_{k}_top1_pct" for k in range(1, history.num_exits + 1))),
+        rows=tuple(
+            (int(s), *a.tolist()) for s, a in zip(history.val_step_E, accuracy_EK, strict=True)
+        ),
+        draw=draw,
+    )
+
+
+def _matrix(axes: Axes, weights_KK: Any, largest: float) -> Any:
+    """Draw a matrix, exit 1 at the top left; return what maps weights to colours."""
+    num_exits = len(weights_KK)
+    mesh = axes.pcolormesh(
+        np.ma.masked_invalid(weights_KK), cmap="cividis", vmin=0, vmax=largest,
+        edgecolors=PAPER, linewidth=1,
+    )  # fmt: skip
+    ticks = [k + 0.5 for k in range(0, num_exits, 1 + num_exits // 8)]
+    names = [f"{tick + 0.5:.0f}" for tick in ticks]
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names)
+    axes.set(aspect="equal", ylim=(num_exits, 0))
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return mesh
+
+
+def _matrix_rows(weights_KK: Any) -> Iterator[tuple[int, int, float]]:
+    for (student, teacher), weight in np.ndenumerate(weights_KK):
+        if not math.isnan(weight):
+            yield student + 1, teacher + 1, float(weight)

@@ -1,0 +1,87 @@
+"""Run folders as training leaves them, written by hand: K exits, N samples, C classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hdkd_cli.evaluation.calibration import calibrate_geometric
+from hdkd_cli.evaluation.scores import Scores
+from hdkd_cli.method.terms import Terms
+from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.settings.schema import Settings
+from hdkd_cli.ui.report.content import RunContent, read_run
+
+CHECKPOINT = "c" * 64
+
+
+def make_scores(split: str, *, exits: int = 3, gain: float = 1.0, seed: int = 0) -> Scores:
+    """Scores of exits that get better; the samples of a split are the same whatever the seed."""
+    samples, classes = 300, 5
+    labels_N = torch.arange(samples) % classes
+    generator = torch.Generator().manual_seed(1000 * (split == "val") + seed)
+    logits_KNC = torch.randn(exits, samples, classes, generator=generator)
+    gain_K11 = gain * torch.arange(1.0, exits + 1)[:, None, None]
+    logits_KNC += gain_K11 * torch.nn.functional.one_hot(labels_N, classes)
+    return Scores(
+        logits_KNC,
+        labels_N,
+        macs_K=tuple(1_000_000 * (k + 1) for k in range(exits)),
+        params_K=tuple(10_000 * (k + 1) for k in range(exits)),
+        meta={
+            "checkpoint_sha256": CHECKPOINT, "split": split, "split_sha256": f"of {split}",
+            "transform": "none",
+        },
+    )  # fmt: skip
+
+
+def make_run(
+    folder: Path,
+    *,
+    records: int = 8,
+    policy: bool = True,
+    status: str = "finished",
+    gain: float = 1.0,
+    seed: int = 0,
+    sections: dict[str, Any] | None = None,
+    **info: Any,
+) -> RunFolder:
+    """A run on digits with 3 exits; ``info`` goes into run.json."""
+    training = {"seed": seed, **(sections or {}).get("training", {})}
+    settings = Settings.model_validate(
+        {"model": {"exits": 3}, **(sections or {}), "training": training}
+    )
+    run = RunFolder.create(folder.parent, "digits", settings, name=folder.name)
+    run.update_info(status=status, **info)
+    terms = Terms(3, settings.objective.teachers, 3.0)
+    events: list[dict[str, Any]] = [
+        {
+            "event": "run_started", "total_steps": 20 * records, "terms": terms.names,
+            "num_exits": 3, "parameters": 30_000, "samples": {"train": 1250, "test": 300},
+        }
+    ]  # fmt: skip
+    for record in range(1, records + 1):
+        weights = [1 + 0.01 * record * t for t in range(len(terms.names))]
+        events.append({"event": "step", "step": 20 * record, "weights_T": weights})
+    if records:
+        top1 = [50.0, 60.0, 70.5]
+        events.append({"event": "evaluated", "step": 20 * records, "top1_pct_K": top1})
+        events.append({"event": "run_ended", "seconds": 61.0})
+        run.metrics.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    if policy:
+        fitted = calibrate_geometric(
+            make_scores("val", gain=gain, seed=seed),
+            combination="single", confidence="max-prob", temperature=False, budgets_macs=[],
+        )  # fmt: skip
+        run.keep_policy("geometric", fitted.as_record())
+    return run
+
+
+def content_of(
+    run: RunFolder, letter: str | None = None, *, gain: float = 1.0, seed: int = 0
+) -> RunContent:
+    """What a report reads from such a run."""
+    return read_run(run, lambda _: make_scores("test", gain=gain, seed=seed), letter)
