@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from hdkd_cli.commands import (
+    calibrate,
     doctor,
     evaluate,
     export,
@@ -136,8 +137,8 @@ def _group(help: str) -> typer.Typer:
 
 app.command("train")(train.train)
 app.command("eval-anytime")(evaluate.eval_anytime)
-app.command("calibrate-thresholds")(evaluate.calibrate_thresholds)
-app.command("calibrate", hidden=True)(evaluate.calibrate_thresholds)
+app.command("calibrate-thresholds")(calibrate.calibrate_thresholds)
+app.command("calibrate", hidden=True)(calibrate.calibrate_thresholds)
 app.command("eval-budget")(evaluate.eval_budget)
 app.command("scores")(evaluate.scores)
 app.command("predict")(predict.predict)
