@@ -83,6 +83,9 @@ class Network:
 
         Args:
             images_BCHW: As ``prepare`` returns them, float32.
+
+        Raises:
+            Unusable: the logits are not finite.
         """
         size, last = len(images_BCHW), len(self.program_K) - 1
         exited = Exited(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, "f4"))
@@ -105,6 +108,8 @@ class Network:
                 stays_B = ~leaves_B
                 left_B = left_B[stays_B]
                 state, seen = [x[stays_B] for x in state], [x[stays_B] for x in seen]
+        if np.isnan(exited.confidence_B).any():  # nobody is surer than not a number: all arrive
+            raise Unusable("the logits are NaN or infinite: this network did not train")
         return exited
 
     def prepare(self, path: Path) -> Array:
@@ -277,7 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code = _complain(problem, 3)
         if not read:
             continue
-        exited = network.classify(np.stack([image for _, image in read]))
+        try:
+            exited = network.classify(np.stack([image for _, image in read]))
+        except Unusable as problem:
+            return _complain(problem, 3)
         for (path, _), *way in zip(read, *(a.tolist() for a in exited), strict=True):
             sys.stdout.write(json.dumps(network.record(path, *way)) + "\n")
     return code

@@ -72,6 +72,18 @@ def test_images_leave_as_in_the_simulation(data):
     assert np.allclose(exited.confidence_B, table.confidence_KN[wanted, everyone], atol=1e-6)
 
 
+def test_what_is_not_a_number_is_no_answer():
+    logits_KNC = np.zeros((2, 3, 4), np.float32)
+    logits_KNC[1, 2, 0] = np.nan
+    network = Table(logits_KNC)
+    network.thresholds_K, network.confidence = [np.float32(0.9)], "max-prob"
+    network.weights_KK, network.temperature_K = [[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0]
+    with pytest.raises(runner.Unusable, match="NaN"):
+        runner.Network.classify(network, np.arange(3))
+    left = runner.Network.classify(network, np.arange(2))
+    assert left.exit_B.tolist() == [1, 1]
+
+
 def test_combination_is_that_of_evaluation():
     logits = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0))
     weights = (1.0, 0.0, 0.0), (0.3, 0.7, 0.0), (0.25, 0.0, 0.75)
