@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from harness import write_record
 
+from hdkd_cli.evaluation.bootstrap import RESAMPLES, paired_difference
 from hdkd_cli.evaluation.calibration import (
     Reading,
     calibrate_geometric,
@@ -36,7 +37,6 @@ SHOWN_FRACS = (0.35, 0.5, 0.7, 0.85)  # 8, 12, 16, 20 M of the 23.5 M of a 5-exi
 SEARCHES = {"geometric": calibrate_geometric, "optimal": calibrate_optimal}
 COMBINATIONS = get_args(get_args(CombinationKind)[0]) + get_args(get_args(CombinationKind)[1])
 HALVES = 200
-RESAMPLES = 2000
 
 
 def read_budgets(policy: ExitPolicy, budgets_B: np.ndarray) -> list[int]:
@@ -48,14 +48,6 @@ def right_on(policy: ExitPolicy, scores: Scores) -> np.ndarray:
     """Whether each point is right about each sample, (P, N)."""
     table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
     return simulate(table, threshold_array(policy.points)).prediction_PN == table.labels_N
-
-
-def interval(difference_N: np.ndarray) -> list[float]:
-    """95 % bootstrap interval over samples of a mean paired difference, in points."""
-    random = np.random.default_rng(0)
-    size = len(difference_N)
-    means = [difference_N[random.integers(0, size, size)].mean() for _ in range(RESAMPLES)]
-    return [100 * float(q) for q in np.quantile(means, [0.025, 0.975])]
 
 
 def compare(val: Scores, test: Scores) -> list[dict[str, object]]:
@@ -90,14 +82,15 @@ def compare(val: Scores, test: Scores) -> list[dict[str, object]]:
         )
         base = right[combination, "geometric"]
         published = right["single", "geometric"]
-        rows[-1]["over_geometric"] = difference(right[combination, kind] - base)
-        rows[-1]["over_published"] = difference(right[combination, kind] - published)
+        rows[-1]["over_geometric"] = difference(right[combination, kind], base)
+        rows[-1]["over_published"] = difference(right[combination, kind], published)
     return rows
 
 
-def difference(difference_N: np.ndarray) -> dict[str, object]:
+def difference(ours_N: np.ndarray, theirs_N: np.ndarray) -> dict[str, object]:
     """Mean paired difference in points, and its interval."""
-    return {"mean": 100 * float(difference_N.mean()), "interval": interval(difference_N)}
+    found = paired_difference(ours_N, theirs_N)
+    return {"mean": 100 * found.value, "interval": [100 * found.low, 100 * found.high]}
 
 
 def show(gain: dict[str, object]) -> str:

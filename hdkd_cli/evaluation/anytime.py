@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hdkd_cli.evaluation.combination import combined_chunks
 from hdkd_cli.evaluation.policy import Combination
+from hdkd_cli.evaluation.reliability import reliability
 from hdkd_cli.evaluation.scores import Scores
 
 ANYTIME_SCHEMA = "hdkd/anytime/1"
@@ -99,9 +100,9 @@ def expected_calibration_error(
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 5.
     """
-    bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap_M = np.bincount(bin_N, weights=correct_N - confidence_N, minlength=bins)
-    return float(np.abs(gap_M).sum() / len(confidence_N))
+    binned = reliability(confidence_N, correct_N, bins)
+    gap_M = np.abs(binned.accuracy_M - binned.confidence_M)
+    return float(np.nansum(binned.count_M * gap_M) / len(confidence_N))
 
 
 def auroc(confidence_N: NDArray[np.float64], correct_N: NDArray[np.bool_]) -> float | None:
