@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from report_runs import content_of, make_run, make_scores
 
+from hdkd_cli.evaluation.calibration import calibrate_risk
 from hdkd_cli.ui.report.content import RunContent, read_run
 from hdkd_cli.ui.report.drawing import PALETTE, css_colours, drawn, exit_colours
 from hdkd_cli.ui.report.figures import Line, lines, run_figures, shared_figures
@@ -290,6 +291,24 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert verdicts == ["within noise"] * 9 + ["higher"] * 9
     assert ["training.seed", "0", "0", "1"] in seen.rows
     assert {"Run A · digits s0", "Run B · digits s0", "Run C · digits s1"} <= set(titles)
+
+
+def test_a_guarantee_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "a")
+    promised = calibrate_risk(
+        make_scores("val"), make_scores("calibration", seed=7),
+        combination="single", confidence="max-prob", temperature=False,
+        guarantee="ltt", loss="disagreement", epsilon=0.2, delta=0.1,
+    )  # fmt: skip
+    run.keep_policy("risk", promised.as_record())
+    told = "With probability at least 90 % over the draw of the 300 calibration samples"
+    assert promised.guarantee is not None
+    assert promised.guarantee.statement.startswith(told)
+    content = content_of(run)
+    write_report([content], tmp_path / "report.html", tmp_path / "figures", None)
+    assert promised.guarantee.statement in Outline((tmp_path / "report.html").read_text()).text
+    write_plain([content])
+    assert promised.guarantee.statement in capsys.readouterr().out
 
 
 def test_plain_has_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

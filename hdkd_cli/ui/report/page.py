@@ -191,6 +191,8 @@ def _run(
         if section == "leaving" and run.evaluation is not None:
             for curve in run.evaluation.curves:
                 name = escape(printable(curve.name))
+                if curve.policy.guarantee is not None:
+                    yield f"<p>Policy {name}: {escape(curve.policy.guarantee.statement)}</p>"
                 table = _records(curve.record["points"], BUDGET_COLUMNS)
                 yield (
                     f"<details><summary>All operating points of policy {name}</summary>"

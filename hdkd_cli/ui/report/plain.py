@@ -74,6 +74,8 @@ def _tables(run: RunContent) -> None:
         emit(run.evaluation.anytime["exits"], "table", columns=tuple(ANYTIME_COLUMNS))
         for curve in run.evaluation.curves:
             _say(f"{run.label}: leaving early, policy {printable(curve.name)}")
+            if curve.policy.guarantee is not None:
+                _say(curve.policy.guarantee.statement)
             points = sorted(curve.record["points"], key=lambda point: float(point["macs"]))
             bars = [{**p, "who leaves where": _shares(p["exit_share"])} for p in points]
             emit(bars, "table", columns=(*BUDGET_COLUMNS, "who leaves where"))
