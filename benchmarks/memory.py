@@ -55,7 +55,8 @@ def counted(device: torch.device, call: Callable[[], object]) -> Bytes:
         torch.cuda.synchronize(device)
         after = torch.cuda.memory_allocated(device)
         return Bytes(after - before, torch.cuda.max_memory_allocated(device) - before)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    activities = [ProfilerActivity.CPU]
+    with profile(activities=activities, profile_memory=True, acc_events=True) as profiler:
         call()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     level = peak = 0

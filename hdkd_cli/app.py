@@ -10,9 +10,11 @@ reader of stdout went away; 130 on Ctrl-C; 1 is a bug.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -34,6 +36,9 @@ from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed
 from hdkd_cli.ui.console import talk
 
 PIPE_CLOSED = 141  # what a shell reports for SIGPIPE
+INTERRUPTED = 130  # and for SIGINT
+
+_interrupts: list[int] = []  # Ctrl-C, as often as it came
 
 
 class Verbs(TyperGroup):
@@ -70,14 +75,23 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except Exception:
+        if _interrupts:  # a library that catches Ctrl-C while it is imported breaks in some way
+            return INTERRUPTED
         traceback.print_exc()
         talk.error(f"this is a bug in hdkd {version()}; please report it with the lines above")
         return HdkdError.exit_code
     return 0
 
 
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    _interrupts.append(signum)
+    signal.default_int_handler(signum, frame)
+
+
 def main() -> NoReturn:
     """The ``hdkd`` program."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names need not be text
             stream.reconfigure(errors="backslashreplace")

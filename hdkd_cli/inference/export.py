@@ -228,6 +228,7 @@ def _outputs(program: Program) -> list[str]:
 
 def _as_onnx(program: Program) -> bytes:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 uses what it deprecates
         # One name for the batch of all inputs is what we mean, the exporter finds it odd.
         warnings.filterwarnings("ignore", message="# The axis name: batch")
         exported = torch.onnx.export(

@@ -17,6 +17,7 @@ import json
 import math
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -249,7 +250,9 @@ def _open_pt2(path: Path, threads: int | None) -> Program:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    module = torch.export.load(path).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.11 reads its own files by means it warns of
+        module = torch.export.load(path).module()
 
     def program(state: Sequence[Array]) -> list[Array]:
         with torch.inference_mode():

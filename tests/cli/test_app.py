@@ -148,3 +148,22 @@ def test_output_is_one_record_for_programs(capsys: ANY) -> None:
         captured = capsys.readouterr()
         assert isinstance(json.loads(captured.out), dict), verb
         assert captured.err == ""
+
+
+def test_ctrl_c_that_a_library_turns_into_an_error_is_130() -> None:
+    program = """
+import os, signal, sys
+from hdkd_cli import app
+
+def verb():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("loaded by half")
+
+app.app.command("verb")(verb)
+sys.argv = ["hdkd", "verb"]
+app.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
