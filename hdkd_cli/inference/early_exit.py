@@ -6,6 +6,7 @@ Shapes: K exits, B samples of a batch, C classes, H W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,10 +45,25 @@ class Exited:
             torch.zeros(samples, device=device),
         )
 
-    def put(self, k: int, left: Left) -> None:
-        """Write down who left at exit ``k``."""
+    @classmethod
+    def of(cls, parts: Sequence[Left]) -> Exited:
+        """All samples of a batch, group by group as they left."""
+        if len(parts) == 1:  # the groups keep the order of the batch
+            (one,) = parts
+            exit_B = torch.full_like(one.prediction_B, one.exit)
+            return cls(one.prediction_B, exit_B, one.confidence_B)
+        place_B = torch.cat([left.place_B for left in parts])
+        exited = cls.nobody_yet(len(place_B), place_B.device)
+        exited.prediction_B[place_B] = torch.cat([left.prediction_B for left in parts])
+        exited.confidence_B[place_B] = torch.cat([left.confidence_B for left in parts])
+        for left in parts:
+            exited.exit_B[left.place_B] = left.exit
+        return exited
+
+    def put(self, left: Left) -> None:
+        """Write down who left."""
         self.prediction_B[left.place_B] = left.prediction_B
-        self.exit_B[left.place_B] = k
+        self.exit_B[left.place_B] = left.exit
         self.confidence_B[left.place_B] = left.confidence_B
 
     def refuse_nan(self) -> None:
@@ -56,8 +72,8 @@ class Exited:
         Raises:
             ScoresError: the network said NaN.
         """
-        bad_B = self.confidence_B.isnan()
-        if bad_B.any():
+        if len(self.confidence_B) and math.isnan(self.confidence_B.min()):
+            bad_B = self.confidence_B.isnan()
             exits = sorted({k + 1 for k in self.exit_B[bad_B].tolist()})
             raise ScoresError(
                 f"exit {', '.join(map(str, exits))}: the logits of {int(bad_B.sum())} of "
@@ -78,6 +94,7 @@ class Group(NamedTuple):
 class Left(NamedTuple):
     """Samples that leave at an exit."""
 
+    exit: int
     place_B: Tensor
     prediction_B: Tensor
     confidence_B: Tensor
@@ -129,19 +146,19 @@ class Walk:
             return None, going
         combined_BC = self._combined(k, logits, group.place_B)
         confidence_B = confidence(combined_BC, self.policy.confidence)
-        left = Left(group.place_B, combined_BC.argmax(-1), confidence_B)
         if k == self.net.num_exits - 1:
-            return left, None
+            return Left(k, group.place_B, combined_BC.argmax(-1), confidence_B), None
         # What is no number leaves, so that it is seen.
         stays_B = confidence_B < self.threshold_K[k]
         staying = int(stays_B.sum())  # the only time the device is waited for
-        if staying == 0:
-            return left, None
         if staying == len(stays_B):
             return None, going
+        left = Left(k, group.place_B, combined_BC.argmax(-1), confidence_B)
+        if staying == 0:
+            return left, None
         order_B = stays_B.to(torch.uint8).argsort(descending=True, stable=True)
         stay, leave = order_B[:staying], order_B[staying:]
-        return Left(*(tensor[leave] for tensor in left)), _narrowed(going, stay)
+        return Left(k, *(tensor[leave] for tensor in left[1:])), _narrowed(going, stay)
 
     def _combined(self, k: int, logits: dict[int, Tensor], like: Tensor) -> Tensor:
         """What exit ``k`` says; logits that nobody kept have no weight there."""
@@ -183,13 +200,14 @@ class EarlyExit:
         """
         batch, device = len(images_BCHW), images_BCHW.device
         with torch.inference_mode():
-            exited = Exited.nobody_yet(batch, device)
+            parts = []
             group: Group | None = self._walk.begin(images_BCHW, torch.arange(batch, device=device))
             for k in range(self._walk.net.num_exits):
                 if group is None:
                     break
                 left, group = self._walk.advance(k, group)
                 if left is not None:
-                    exited.put(k, left)
+                    parts.append(left)
+            exited = Exited.of(parts)
             exited.refuse_nan()
         return exited

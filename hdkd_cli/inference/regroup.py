@@ -92,7 +92,7 @@ class Regrouped:
         left, going = self._walk.advance(k, group)
         if left is not None:
             assert self._open is not None
-            self._open.put(k, left._replace(place_B=left.place_B - self._delivered))
+            self._open.put(left._replace(place_B=left.place_B - self._delivered))
         if going is not None:
             self._waiting[k + 1].append(going)
 
