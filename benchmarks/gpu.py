@@ -25,7 +25,7 @@ import torch
 from harness import in_turn, ratios, show, spread, write_record
 from step_cpu import NETS, cifar_like, hdkd_loop, settings_for
 
-from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.schema import Settings, WeightSettings
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.state import TrainState
 
@@ -36,8 +36,9 @@ RECIPES = {
 }
 """Model section, batch size, and at most how many minutes 300 epochs may take on one H100."""
 TRAINING_IMAGES, EPOCHS = 45_000, 300
-STEPS = 20
-"""Steps a trial: two updates of the weights at an interval of 10."""
+INTERVAL = WeightSettings().interval
+STEPS = 2 * INTERVAL
+"""Steps a trial: two updates of the weights."""
 
 Row = dict[str, object]
 
@@ -246,7 +247,7 @@ def main() -> None:
         40,
         lambda: steps(device, ("fp32", *halves), arguments.trials, compiled=False),
     )
-    for interval in (10, 1):
+    for interval in (INTERVAL, 1):
         measure(
             f"overhead {interval} eager",
             40,
@@ -254,7 +255,9 @@ def main() -> None:
         )
     measure("memory", 20, lambda: memory(device))
     measure(
-        "overhead 10 compiled", 100, lambda: overhead(device, 10, arguments.trials, compiled=True)
+        f"overhead {INTERVAL} compiled",
+        100,
+        lambda: overhead(device, INTERVAL, arguments.trials, compiled=True),
     )
     measure(
         "steps compiled",

@@ -22,9 +22,9 @@ from step_cpu import CPU, cifar_like, hdkd_loop, settings_for
 
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.method.weights import HarmonizedWeights
-from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.schema import Settings, WeightSettings
 
-TARGETS = {10: 1.15, 1: 3.0}
+TARGETS = {WeightSettings().interval: 1.15, 1: 3.0}
 """Update interval → at most this much of ``joint``."""
 TARGET_TERMS_SHARE = 0.03
 

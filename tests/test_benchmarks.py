@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import SMALL
+from small_runs import SMALL, small_settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
@@ -20,6 +20,7 @@ import claims
 import gpu
 import growth
 import harness
+import interval
 import memory
 import overhead
 import pipeline
@@ -29,6 +30,8 @@ import step_cpu
 import thresholds
 
 from hdkd_cli.data import open_data
+from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.training.session import run_training
 
 CPU = torch.device("cpu")
 TOY_NET = ("model.exits=3", "model.channels=8", "model.growth=4")
@@ -337,3 +340,14 @@ def test_gpu_leaves_out_what_there_is_no_time_for():
     assert clock.allows("short", 1)
     assert not clock.allows("long", 3600)
     assert clock.left_out == ["long"]
+
+
+def test_a_run_does_not_differ_from_itself(runs_dir):
+    settings = small_settings()
+    run = RunFolder.create(runs_dir, "test", settings)
+    run_training(run, settings, open_data(settings.data), CPU, sinks=[])
+    first, again = interval.compare([run, run], None)
+    assert first == again
+    assert (first["interval"], first["val_batch_size"], first["epochs"]) == (2, 16, 2)
+    assert first["over_first"] == [0, 0, 0]
+    assert first["mean_pct"] == pytest.approx(sum(first["test_top1_pct"]) / 3, abs=0.01)

@@ -88,6 +88,13 @@ def profile(
             images_per_s=record["exits"][-1]["throughput_images_per_s"],
         )
     emit(record, form, rows="exits", columns=COLUMNS)
+    if under := record["policy"]:
+        talk.note(
+            f"leaving early, {under['images_per_s']:,.0f} images/s instead of "
+            f"{under['full_images_per_s']:,.0f}: {under['realised_speedup']:.2f} times as fast, "
+            f"where multiply-accumulates promise {under['theoretical_speedup']:.2f} and the time "
+            f"of the stages {under['stage_time_speedup']:.2f}"
+        )
 
 
 def _fresh(preset: str) -> MultiExitNet:

@@ -204,8 +204,8 @@ class WeightSettings(Section):
     """Adam learning rate of the weights. [ours]"""
     pull: NonNegativeFloat = 0.5
     """Pull towards the initial vector. [ours]"""
-    interval: PositiveInt = 10
-    """Optimiser steps between two updates of the weights. [ours]"""
+    interval: PositiveInt = 20
+    """Optimiser steps between two updates of the weights (benchmarks/README.md says why). [ours]"""
     val_batch_size: PositiveInt | None = None
     """Validation images an update reads; absent: ``training.batch_size``. [ours]"""
     alpha: Fraction = 0.5

@@ -1,0 +1,70 @@
+"""What updating the weights more or less often does to accuracy: trained runs side by side.
+
+    for n in 10 5 20; do hdkd train cifar100-small --data-dir cifar100 --name every-$n \\
+        --set data.train_per_class=100 --set data.val_per_class=50 --set training.epochs=30 \\
+        --set weights.interval=$n; done
+    python benchmarks/interval.py runs/every-10 runs/every-5 runs/every-20
+
+Test accuracy of every exit, and the difference of the mean over exits to the first run with its
+95 % interval: paired bootstrap over test images, so it does not tell how much seeds differ. Writes
+benchmarks/results/interval.json. K exits, N samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from harness import write_record
+
+from hdkd_cli.evaluation.bootstrap import paired_difference
+from hdkd_cli.evaluation.of_run import scores_of_run
+from hdkd_cli.runs.folder import RunFolder
+
+
+def compare(runs: list[RunFolder], data_root: str | None) -> list[dict[str, object]]:
+    """A row a run; the first one is what the others are compared with."""
+    device = torch.device("cpu")
+    rows, first_N = [], None
+    for run in runs:
+        scores = scores_of_run(run, "test", device=device, data_root=data_root, note=print)
+        right_KN = (scores.logits_KNC.argmax(-1) == scores.labels_N).double().numpy()
+        mean_N = 100 * right_KN.mean(axis=0)
+        first_N = mean_N if first_N is None else first_N
+        over_first = paired_difference(mean_N, first_N)
+        settings = run.settings()
+        rows.append(
+            {
+                "interval": settings.weights.interval,
+                "val_batch_size": settings.weights.val_batch_size or settings.training.batch_size,
+                "seed": settings.training.seed,
+                "epochs": settings.training.epochs,
+                "test_top1_pct": (100 * right_KN.mean(axis=1)).round(2).tolist(),
+                "mean_pct": float(mean_N.mean()),
+                "over_first": [over_first.value, over_first.low, over_first.high],
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Compare, print a table, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--data-dir")
+    arguments = parser.parse_args()
+    rows = compare([RunFolder.open(path) for path in arguments.runs], arguments.data_dir)
+    print("interval  val batch  mean %  over the first (95 %)      exits %")
+    for row in rows:
+        value, low, high = row["over_first"]
+        exits = " ".join(f"{pct:.2f}" for pct in row["test_top1_pct"])
+        print(
+            f"{row['interval']:8}  {row['val_batch_size']:9}  {row['mean_pct']:.2f}  "
+            f"{value:+.2f} ({low:+.2f} to {high:+.2f})  {exits}"
+        )
+    write_record("interval", "test accuracy by interval between updates of the weights", rows=rows)
+
+
+if __name__ == "__main__":
+    main()
