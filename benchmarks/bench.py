@@ -26,8 +26,8 @@ BOUNDED: dict[str, tuple[str, ...]] = {
     "overhead": ("--trials", "3", "--batch", "32"),
     "thresholds": ("--trials", "3"),
     "memory": (),
-    "growth": ("--trials", "3"),
-    "startup": ("--trials", "3"),
+    "growth": ("--trials", "2"),
+    "startup": ("--trials", "2"),
     "pipeline": ("--images", "640", "--trials", "3", "--steps", "4"),
 }
 """Script → how it is kept short."""

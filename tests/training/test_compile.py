@@ -39,10 +39,10 @@ def assert_same_series(ours, theirs, rel):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # torch's own, from inside its compiler
-@pytest.mark.parametrize("equilibrium", ["off", "state"])
-def test_a_compiled_run_has_the_losses_of_one_that_is_not(runs_dir, equilibrium):
+def test_a_compiled_run_has_the_losses_of_one_that_is_not(runs_dir):
     settings = small_settings(optimizer=SLOW)  # or rounding errors would grow into others
-    objective = settings.objective.model_copy(update={"gradient_equilibrium": equilibrium})
+    # with what is hardest to compile: its own rules in both modes
+    objective = settings.objective.model_copy(update={"gradient_equilibrium": "state"})
     settings = settings.model_copy(update={"objective": objective})
     training = settings.training.model_copy(update={"compile": True})
     plain, _ = steps_and_notes(runs_dir, settings)
