@@ -52,12 +52,10 @@ class Exited:
             (one,) = parts
             exit_B = torch.full_like(one.prediction_B, one.exit)
             return cls(one.prediction_B, exit_B, one.confidence_B)
-        place_B = torch.cat([left.place_B for left in parts])
-        exited = cls.nobody_yet(len(place_B), place_B.device)
-        exited.prediction_B[place_B] = torch.cat([left.prediction_B for left in parts])
-        exited.confidence_B[place_B] = torch.cat([left.confidence_B for left in parts])
+        samples = sum(len(left.place_B) for left in parts)
+        exited = cls.nobody_yet(samples, parts[0].place_B.device)
         for left in parts:
-            exited.exit_B[left.place_B] = left.exit
+            exited.put(left)
         return exited
 
     def put(self, left: Left) -> None:

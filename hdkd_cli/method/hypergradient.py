@@ -240,7 +240,8 @@ def _generator_states(device: torch.device) -> list[Tensor]:
 
 
 def _set_generators(device: torch.device, states: Iterable[Tensor]) -> None:
-    for generator, state in zip(_generators(device), states, strict=True):
+    # while a CUDA graph is recorded there may be more states than generators: the CPU's is first
+    for generator, state in zip(_generators(device), states, strict=False):
         generator.set_state(state)
 
 

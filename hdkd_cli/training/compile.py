@@ -118,7 +118,8 @@ class Replayed:
             return
         if self._inputs is None:
             self._inputs = [_copy(b) for b in micro_batches], _copy(val_batch), moved.clone()
-            with torch.cuda.graph(self._graph):
+            # other threads (one pins the loader's batches) may go on calling CUDA meanwhile
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._update(*self._inputs)
         batches, val, ok = self._inputs
         for ours, theirs in zip([*batches, val], [*micro_batches, val_batch], strict=True):

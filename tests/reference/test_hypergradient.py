@@ -295,6 +295,18 @@ def test_leaves_everything_as_found():
     assert all(p.requires_grad for n, p in net.named_parameters() if n != "blocks.0.0.weight")
 
 
+def test_a_state_kept_for_a_generator_that_is_out_of_reach_is_left_alone():
+    # a CUDA graph is recorded from inputs that were kept before the recording
+    problem = Problem(seeded(TinyNet), terms=Terms(4, "later", 3.0))
+    inputs = StepInputs.of(problem.net)
+    inputs.generators.append(torch.zeros(16, dtype=torch.uint8))
+    upper = validation_gradient(problem.net, problem.validation, problem.val)
+    found_T = hypergradient(
+        problem.net, problem.terms, inputs, upper.direction, problem.train, nesterov_momentum=0.0
+    )
+    assert found_T.count_nonzero()
+
+
 def test_validation_gradient_is_that_of_the_objective():
     problem = Problem(seeded(TinyNet), terms=Terms(4, "later", 3.0))
     upper = validation_gradient(problem.net, problem.validation, problem.val)
