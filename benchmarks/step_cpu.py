@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from hdkd_cli.data import Batch, ImageData
+from hdkd_cli.data import ImageData
 from hdkd_cli.data.memory import MemoryImages
 from hdkd_cli.data.source import ArraySource
 from hdkd_cli.data.splits import make_splits
@@ -37,7 +37,7 @@ from hdkd_cli.models import MSDNet, build_model
 from hdkd_cli.settings.schema import DATASETS, METHODS, Settings
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.state import TrainState
-from hdkd_cli.training.step import new_totals, train_step
+from hdkd_cli.training.step import new_totals, take_step
 
 CPU = torch.device("cpu")
 TARGET = 1.5
@@ -206,7 +206,7 @@ def hdkd_loop(
 ) -> tuple[TrainState, Callable[[], None]]:
     """A training state, and a function that takes one step with weight updates where they are due.
 
-    The same calls as training/loop.py between two records of the losses.
+    What training/loop.py does between two records of the losses, at a fixed learning rate.
     """
     state = TrainState.build(settings, data, device)
     s = settings.training
@@ -216,17 +216,7 @@ def hdkd_loop(
     totals = new_totals(state)
 
     def step() -> None:
-        torch.manual_seed(s.seed << 32 | state.step)
-        micro_batches: list[Batch] = [next(batches)]
-        harmonizer = state.harmonizer
-        if harmonizer and not harmonizer.due(state.step):
-            harmonizer = None
-        if harmonizer:
-            harmonizer.before_step(state.net)
-        moved = train_step(state, micro_batches, totals)
-        if harmonizer:
-            state.update_weights(micro_batches, next(val_batches), moved)
-        state.step += 1
+        take_step(state, batches, val_batches, totals)
 
     return state, step
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import torch
-
 from hdkd_cli.data import Batch, ImageData, Stream
-from hdkd_cli.data.stream import derived_seed
 from hdkd_cli.errors import DivergedError, InterruptedRun
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
@@ -17,7 +14,7 @@ from hdkd_cli.training.monitor import accuracy_and_nll
 from hdkd_cli.training.schedule import learning_rate
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
-from hdkd_cli.training.step import Totals, new_totals, train_step
+from hdkd_cli.training.step import Totals, new_totals, take_step
 
 
 def train(
@@ -57,31 +54,12 @@ def train(
     clock = started
 
     while state.step < total_steps:
-        # step
-        # dropout and the like: replayable, and different on every rank
-        torch.manual_seed(derived_seed(s.seed, "step", state.step) + state.ranks.rank)
+        # step, weights
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(
                 state.step, schedule_steps, state.settings.optimizer, state.settings.schedule
             )
-        batch = next(batches)
-        micro_batches = [
-            Batch(*parts)
-            for parts in zip(
-                batch.images.chunk(s.accumulate), batch.labels.chunk(s.accumulate), strict=True
-            )
-        ]
-        harmonizer = state.harmonizer
-        if harmonizer and not harmonizer.due(state.step):
-            harmonizer = None
-        if harmonizer:
-            harmonizer.before_step(state.net)
-        moved = train_step(state, micro_batches, totals)
-
-        # weights
-        if harmonizer:
-            state.update_weights(micro_batches, next(val_batches), moved)
-        state.step += 1
+        take_step(state, batches, val_batches, totals)
 
         ended = state.step == total_steps
         epoch = -(-state.step // per_epoch)  # the pass this step belongs to, from 1

@@ -5,13 +5,14 @@ Shape suffixes: K exits, B batch, C classes, T terms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hdkd_cli.data import Batch
+from hdkd_cli.data.stream import derived_seed
 from hdkd_cli.method.hypergradient import averaged
 from hdkd_cli.training.precision import autocast
 from hdkd_cli.training.state import TrainState
@@ -43,6 +44,38 @@ def new_totals(state: TrainState) -> Totals:
         zeros(len(terms.names), device=device),
         zeros(terms.num_exits, device=device),
     )
+
+
+def take_step(
+    state: TrainState, batches: Iterator[Batch], val_batches: Iterator[Batch], totals: Totals
+) -> None:
+    """One step of training: ``train_step``, and the update of the weights where it is due.
+
+    Args:
+        state: What is trained; changed in place, and counts the step.
+        batches: Gives this rank's share of the step's batch.
+        val_batches: Asked for one batch where the weights are updated.
+        totals: Receives what was seen.
+    """
+    s = state.settings.training
+    # dropout and the like: replayable, and different on every rank
+    torch.manual_seed(derived_seed(s.seed, "step", state.step) + state.ranks.rank)
+    batch = next(batches)
+    micro_batches = [
+        Batch(*parts)
+        for parts in zip(
+            batch.images.chunk(s.accumulate), batch.labels.chunk(s.accumulate), strict=True
+        )
+    ]
+    harmonizer = state.harmonizer
+    if harmonizer and not harmonizer.due(state.step):
+        harmonizer = None
+    if harmonizer:
+        harmonizer.before_step(state.net)
+    moved = train_step(state, micro_batches, totals)
+    if harmonizer:
+        state.update_weights(micro_batches, next(val_batches), moved)
+    state.step += 1
 
 
 def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals) -> Tensor:
