@@ -1,12 +1,13 @@
 """What updating the weights more or less often does to accuracy: trained runs side by side.
 
-    for n in 10 5 20; do hdkd train cifar100-small --data-dir cifar100 --name every-$n \\
+    for n in 10 1 5 20; do hdkd train cifar100-small --data-dir cifar100 --name every-$n \\
         --set data.train_per_class=100 --set data.val_per_class=50 --set training.epochs=30 \\
         --set weights.interval=$n; done
-    python benchmarks/interval.py runs/every-10 runs/every-5 runs/every-20
+    python benchmarks/interval.py runs/every-10 runs/every-1 runs/every-5 runs/every-20
 
-Test accuracy of every exit, and the difference of the mean over exits to the first run with its
-95 % interval: paired bootstrap over test images, so it does not tell how much seeds differ. Writes
+Test accuracy of every exit, the difference of the mean over exits to the first run with its 95 %
+interval (paired bootstrap over test images, so it does not tell how much seeds differ), and what
+the weights of the labels' and the teachers' losses came to on average. Writes
 benchmarks/results/interval.json. K exits, N samples.
 """
 
@@ -21,6 +22,7 @@ from harness import write_record
 from hdkd_cli.evaluation.bootstrap import paired_difference
 from hdkd_cli.evaluation.of_run import scores_of_run
 from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.ui.report.history import read_history
 
 
 def compare(runs: list[RunFolder], data_root: str | None) -> list[dict[str, object]]:
@@ -33,7 +35,9 @@ def compare(runs: list[RunFolder], data_root: str | None) -> list[dict[str, obje
         mean_N = 100 * right_KN.mean(axis=0)
         first_N = mean_N if first_N is None else first_N
         over_first = paired_difference(mean_N, first_N)
-        settings = run.settings()
+        settings, history = run.settings(), read_history(run)
+        assert history is not None, f"{run.path} has no log of its weights"
+        weights_T = history.weights_ST[-1]
         rows.append(
             {
                 "interval": settings.weights.interval,
@@ -43,6 +47,8 @@ def compare(runs: list[RunFolder], data_root: str | None) -> list[dict[str, obje
                 "test_top1_pct": (100 * right_KN.mean(axis=1)).round(2).tolist(),
                 "mean_pct": float(mean_N.mean()),
                 "over_first": [over_first.value, over_first.low, over_first.high],
+                "label_weight": float(weights_T[: history.num_exits].mean()),
+                "teacher_weight": float(weights_T[history.num_exits :].mean()),
             }
         )
     return rows
@@ -55,13 +61,15 @@ def main() -> None:
     parser.add_argument("--data-dir")
     arguments = parser.parse_args()
     rows = compare([RunFolder.open(path) for path in arguments.runs], arguments.data_dir)
-    print("interval  val batch  mean %  over the first (95 %)      exits %")
+    print("interval  val batch  seed  mean %  over the first (95 %)    weights     exits %")
     for row in rows:
         value, low, high = row["over_first"]
         exits = " ".join(f"{pct:.2f}" for pct in row["test_top1_pct"])
         print(
-            f"{row['interval']:8}  {row['val_batch_size']:9}  {row['mean_pct']:.2f}  "
-            f"{value:+.2f} ({low:+.2f} to {high:+.2f})  {exits}"
+            f"{row['interval']:8}  {row['val_batch_size']:9}  {row['seed']:4}  "
+            f"{row['mean_pct']:6.2f}  "
+            f"{value:+.2f} ({low:+.2f} to {high:+.2f})  "
+            f"{row['label_weight']:.2f} {row['teacher_weight']:.2f}   {exits}"
         )
     write_record("interval", "test accuracy by interval between updates of the weights", rows=rows)
 

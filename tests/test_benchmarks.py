@@ -358,3 +358,8 @@ def test_a_run_does_not_differ_from_itself(runs_dir):
     assert (first["interval"], first["val_batch_size"], first["epochs"]) == (2, 16, 2)
     assert first["over_first"] == [0, 0, 0]
     assert first["mean_pct"] == pytest.approx(sum(first["test_top1_pct"]) / 3, abs=0.01)
+    steps = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    weights = [step["weights_T"] for step in steps if step["event"] == "step"][-1]
+    assert (first["label_weight"], first["teacher_weight"]) == pytest.approx(
+        (sum(weights[:3]) / 3, sum(weights[3:]) / 3)
+    )
