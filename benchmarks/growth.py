@@ -53,10 +53,16 @@ def fresh_state(
     return state, Batch(images, torch.randint(classes, (size,), device=device))
 
 
+def val_part(state: TrainState, batch: Batch) -> Batch:
+    """As many images of a batch as an update of the weights reads."""
+    size = state.settings.val_batch_size
+    return Batch(batch.images[:size], batch.labels[:size])
+
+
 def one_step(state: TrainState, batch: Batch, *, update: bool) -> Callable[[], None]:
     """A function that takes one step, with an update of the weights if asked for, and waits."""
     totals = new_totals(state)
-    harmonizer = state.harmonizer
+    harmonizer, val = state.harmonizer, val_part(state, batch)
     assert harmonizer is not None
 
     def step() -> None:
@@ -64,7 +70,7 @@ def one_step(state: TrainState, batch: Batch, *, update: bool) -> Callable[[], N
             harmonizer.before_step(state.net)
         moved = train_step(state, [batch], totals)
         if update:
-            harmonizer.after_step(state.net, [batch], batch, step_ok=moved)
+            harmonizer.after_step(state.net, [batch], val, step_ok=moved)
         totals.loss.item()
 
     return step

@@ -41,7 +41,7 @@ def compare(runs: list[RunFolder], data_root: str | None) -> list[dict[str, obje
         rows.append(
             {
                 "interval": settings.weights.interval,
-                "val_batch_size": settings.weights.val_batch_size or settings.training.batch_size,
+                "val_batch_size": settings.val_batch_size,
                 "seed": settings.training.seed,
                 "epochs": settings.training.epochs,
                 "test_top1_pct": (100 * right_KN.mean(axis=1)).round(2).tolist(),

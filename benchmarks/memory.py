@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from growth import fresh_state
+from growth import fresh_state, val_part
 from harness import write_record
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -89,7 +89,7 @@ def measure(
     # a state without images takes the kind that is held in memory
     data = settings.data.model_copy(update={"augment": "none"})
     state, batch = fresh_state(settings.model_copy(update={"data": data}), classes, device)
-    totals, harmonizer = new_totals(state), state.harmonizer
+    totals, harmonizer, val = new_totals(state), state.harmonizer, val_part(state, batch)
     assert harmonizer is not None
 
     def step() -> None:
@@ -99,7 +99,7 @@ def measure(
     plain = counted(device, step)
     keeps = counted(device, lambda: harmonizer.before_step(state.net))
     step()
-    update = counted(device, lambda: harmonizer.after_step(state.net, [batch], batch))
+    update = counted(device, lambda: harmonizer.after_step(state.net, [batch], val))
     parameters = total(state.net.parameters())
     buffers = total(state.net.buffers())
     return {

@@ -36,6 +36,7 @@ from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.models import MSDNet, build_model
 from hdkd_cli.settings.schema import DATASETS, METHODS, Settings
 from hdkd_cli.training.compile import compile_step
+from hdkd_cli.training.loop import train_stream, val_stream
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, take_step
 
@@ -209,10 +210,7 @@ def hdkd_loop(
     What training/loop.py does between two records of the losses, at a fixed learning rate.
     """
     state = TrainState.build(settings, data, device)
-    s = settings.training
-    reads = {"seed": s.seed, "device": device, "channels_last": state.channels_last}
-    batches = data.train_stream(batch_size=s.batch_size, **reads).batches()
-    val_batches = data.val_stream(batch_size=s.batch_size, **reads).batches()
+    batches, val_batches = train_stream(state, data).batches(), val_stream(state, data).batches()
     totals = new_totals(state)
 
     def step() -> None:

@@ -207,7 +207,8 @@ class WeightSettings(Section):
     interval: PositiveInt = 20
     """Optimiser steps between two updates of the weights (benchmarks/README.md says why). [ours]"""
     val_batch_size: PositiveInt | None = None
-    """Validation images an update reads; absent: ``training.batch_size``. [ours]"""
+    """Validation images an update reads; absent: a quarter of ``training.batch_size``, at least 16
+    (benchmarks/README.md says why). [ours]"""
     alpha: Fraction = 0.5
     """Share of the absolute part in the validation objective; the rest is the ratio part."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -311,6 +312,11 @@ class Settings(Section):
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @property
+    def val_batch_size(self) -> int:
+        """Validation images an update of the weights reads."""
+        return self.weights.val_batch_size or max(16, self.training.batch_size // 4)
 
 
 # `method = "…"` stands for these settings (method section 4).

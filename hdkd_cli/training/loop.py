@@ -138,7 +138,7 @@ def val_stream(state: TrainState, data: ImageData) -> Stream:
     """
     s = state.settings
     return data.val_stream(
-        batch_size=s.weights.val_batch_size or s.training.batch_size,
+        batch_size=s.val_batch_size,
         seed=s.training.seed,
         device=state.device,
         channels_last=state.channels_last,
