@@ -24,6 +24,7 @@ from step_cpu import CPU, settings_for
 from hdkd_cli.data import Batch, ImageData
 from hdkd_cli.data.memory import MemoryImages
 from hdkd_cli.data.source import ArraySource
+from hdkd_cli.data.splits import Split
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.state import TrainState
@@ -43,7 +44,9 @@ def fresh_state(
     """A training state, and a batch of random images for it; no image is ever read."""
     names = tuple(f"class {c}" for c in range(classes))
     nothing = ArraySource.from_parts(names, *[(torch.empty(0).numpy(), torch.empty(0))] * 2)
-    data = ImageData(settings.data, names, {}, MemoryImages(nothing, settings.data))
+    none = Split("train", torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), "")
+    images = MemoryImages(nothing, settings.data)
+    data = ImageData(settings.data, names, {"train": none}, images)
     state = TrainState.build(settings, data, device)
     torch.manual_seed(0)
     size, side = settings.training.batch_size, settings.data.image_size

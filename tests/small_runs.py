@@ -22,3 +22,9 @@ def small_settings(**sections: object) -> Settings:
     }
     data = {"train_per_class": 10, "val_per_class": 5}
     return Settings.model_validate({"data": data} | sections)
+
+
+def changed(settings: Settings, section: str, **values: object) -> Settings:
+    """Settings of which one section has other values."""
+    part = getattr(settings, section).model_copy(update=values)
+    return settings.model_copy(update={section: part})

@@ -200,8 +200,9 @@ class WeightSettings(Section):
     """Initial sum of the distillation weights (constant under ``grouped``); absent: K−1. [ours]"""
     dbt_share: Fraction = 0.5
     """C of the ``dbt`` initialisation."""
-    lr: PositiveFloat = 0.01
-    """Adam learning rate of the weights. [ours]"""
+    lr: PositiveFloat | None = None
+    """Adam learning rate of the weights; absent: 0.01, or 2.5 over the number of updates in the run
+    if that is less (benchmarks/README.md says why). [ours]"""
     pull: NonNegativeFloat = 0.5
     """Pull towards the initial vector. [ours]"""
     interval: PositiveInt = 20

@@ -11,7 +11,7 @@ from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
 from hdkd_cli.training.events import CheckpointSaved, Evaluated, RunEnded, Sink, StepLogged
 from hdkd_cli.training.monitor import accuracy_and_nll
-from hdkd_cli.training.schedule import learning_rate
+from hdkd_cli.training.schedule import learning_rate, schedule_steps
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import Totals, new_totals, take_step
@@ -46,8 +46,8 @@ def train(
     s = state.settings.training
     stream = train_stream(state, data)
     per_epoch = stream.steps_per_epoch
-    schedule_steps = s.epochs * per_epoch
-    total_steps = min(schedule_steps, s.max_steps or schedule_steps)
+    whole = schedule_steps(s, len(data.splits["train"]))
+    total_steps = min(whole, s.max_steps or whole)
     batches = stream.batches(state.step)
     val_batches = _validation_batches(state, data)
     totals, started = new_totals(state), time.perf_counter()
@@ -57,7 +57,7 @@ def train(
         # step, weights
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(
-                state.step, schedule_steps, state.settings.optimizer, state.settings.schedule
+                state.step, whole, state.settings.optimizer, state.settings.schedule
             )
         take_step(state, batches, val_batches, totals)
 

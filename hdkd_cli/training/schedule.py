@@ -1,26 +1,41 @@
-"""Learning rate as a function of the step: a formula, no state to save."""
+"""Learning rates as functions of the step and the run's length: formulas, no state to save."""
 
 from __future__ import annotations
 
 import math
 
-from hdkd_cli.settings.schema import OptimizerSettings, ScheduleSettings
+from hdkd_cli.settings.schema import OptimizerSettings, ScheduleSettings, TrainingSettings
+
+
+def schedule_steps(training: TrainingSettings, images: int) -> int:
+    """Optimiser steps that the schedule spans, given how many ``images`` the training split has."""
+    return training.epochs * (images // training.batch_size)
+
+
+def weights_learning_rate(updates: int) -> float:
+    """Adam's learning rate of the loss weights, unless given, in a run of so many ``updates``.
+
+    An update moves a raw weight by at most about this much. 0.01, but at most 2.5 over the whole
+    run [ours]: weights that move faster than the network learns follow the next step's gain instead
+    of the run's (benchmarks/README.md has the evidence).
+    """
+    return min(0.01, 2.5 / max(1, updates))
 
 
 def learning_rate(
-    step: int, schedule_steps: int, optimizer: OptimizerSettings, schedule: ScheduleSettings
+    step: int, total_steps: int, optimizer: OptimizerSettings, schedule: ScheduleSettings
 ) -> float:
     """Learning rate of the step with index ``step`` (0-based).
 
-    Milestones and warm-up are fractions of ``schedule_steps``, so a shorter run keeps the shape
+    Milestones and warm-up are fractions of ``total_steps``, so a shorter run keeps the shape
     of the schedule. Warm-up rises linearly and reaches the full rate with its last step (Goyal et
     al., 2017); the cosine (Loshchilov & Hutter, 2017) spans what follows it and ends at zero.
     """
-    warmup_steps = round(schedule.warmup * schedule_steps)
+    warmup_steps = round(schedule.warmup * total_steps)
     if step < warmup_steps:
         return optimizer.lr * (step + 1) / warmup_steps
     if schedule.kind == "cosine":
-        progress = (step - warmup_steps) / max(1, schedule_steps - warmup_steps)
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
         return optimizer.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    drops = sum(step >= round(m * schedule_steps) for m in schedule.milestones)
+    drops = sum(step >= round(m * total_steps) for m in schedule.milestones)
     return float(optimizer.lr * schedule.factor**drops)

@@ -31,6 +31,7 @@ from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.events import Event, Noted, RunStarted, Sink
 from hdkd_cli.training.loop import train, train_stream, val_stream
+from hdkd_cli.training.schedule import schedule_steps
 from hdkd_cli.training.signals import deferred_signals
 from hdkd_cli.training.state import TrainState
 
@@ -214,13 +215,12 @@ def _run_started(
     run: RunFolder, state: TrainState, data: ImageData, notes: list[str]
 ) -> RunStarted:
     s = state.settings.training
-    per_epoch = len(data.splits["train"].labels_N) // s.batch_size
-    total = s.epochs * per_epoch
+    total = schedule_steps(s, len(data.splits["train"]))
     return RunStarted(
         run=str(run.path),
         first_step=state.step,
         total_steps=min(total, s.max_steps or total),
-        steps_per_epoch=per_epoch,
+        steps_per_epoch=total // s.epochs,
         epochs=s.epochs,
         samples={role: len(split.labels_N) for role, split in data.splits.items()},
         num_exits=state.net.num_exits,

@@ -23,6 +23,7 @@ from hdkd_cli.runs.network import initial_network, load_network
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.precision import LossScale, autocast_dtype
+from hdkd_cli.training.schedule import schedule_steps, weights_learning_rate
 
 WeightUpdate = Callable[[Sequence[Batch], Batch, Tensor], None]
 
@@ -125,11 +126,12 @@ class TrainState:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         harmonizer = None
         if s.weights.learned:
+            total_steps = schedule_steps(s.training, len(data.splits["train"]))
             harmonizer = Harmonizer(
                 weights,
                 terms,
                 BalancedValidation(net.num_exits, s.weights.alpha, s.weights.ema),
-                lr=s.weights.lr,
+                lr=s.weights.lr or weights_learning_rate(total_steps // s.weights.interval),
                 pull=s.weights.pull,
                 interval=s.weights.interval,
                 nesterov_momentum=s.optimizer.momentum if s.optimizer.nesterov else 0.0,

@@ -6,7 +6,7 @@ import socket
 import pytest
 import torch
 from several_ranks import plain_settings
-from small_runs import small_settings
+from small_runs import changed, small_settings
 
 from hdkd_cli.commands.train import _goes_on
 from hdkd_cli.data import open_data
@@ -17,12 +17,7 @@ from hdkd_cli.training.session import check
 from hdkd_cli.training.state import TrainState
 
 CPU = torch.device("cpu")
-
-
-def changed(section, **values):
-    settings = small_settings()
-    part = getattr(settings, section).model_copy(update=values)
-    return settings.model_copy(update={section: part})
+SMALL = small_settings()
 
 
 @pytest.mark.parametrize("size", [None, "1"])
@@ -52,11 +47,11 @@ def test_half_an_environment_is_a_usage_error(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "ranks", "message"),
     [
-        (changed("training", batch_size=16), 3, r"batch_size = 16 .*3 ranks"),
-        (changed("training", batch_size=16, accumulate=4), 8, r"8 ranks × .*accumulate = 4"),
-        (changed("weights", val_batch_size=15), 2, r"15 val images.*weights.val_batch_size"),
+        (changed(SMALL, "training", batch_size=16), 3, r"batch_size = 16 .*3 ranks"),
+        (changed(SMALL, "training", batch_size=16, accumulate=4), 8, r"8 ranks × .*accumulate = 4"),
+        (changed(SMALL, "weights", val_batch_size=15), 2, r"15 val images.*weights.val_batch_size"),
         # 5 images a class: an update would read all 50
-        (changed("weights", val_batch_size=64), 4, r"50 val images.*weights.val_batch_size"),
+        (changed(SMALL, "weights", val_batch_size=64), 4, r"50 val images.*weights.val_batch_size"),
     ],
 )
 def test_batches_without_equal_shares_are_refused(settings, ranks, message):
@@ -121,5 +116,5 @@ def test_a_restart_goes_on_and_a_new_start_does_not(runs_dir, launch, status, ex
     run = RunFolder.create(runs_dir, "test", settings, launch=launch.id)
     run.update_info(status=status)
     assert _goes_on(launch, run, settings) is expected
-    assert not _goes_on(launch, run, changed("training", seed=1))
-    assert _goes_on(launch, run, changed("training", max_steps=5)) is expected
+    assert not _goes_on(launch, run, changed(SMALL, "training", seed=1))
+    assert _goes_on(launch, run, changed(SMALL, "training", max_steps=5)) is expected

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import small_settings
+from small_runs import changed, small_settings
 
 from hdkd_cli.data import open_data
 from hdkd_cli.errors import CheckpointError, DivergedError, InterruptedRun
@@ -41,11 +41,6 @@ def assert_same_bits(a: RunFolder, b: RunFolder) -> None:
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name], second[name])]
     assert not different
-
-
-def changed(settings: Settings, section: str, **values: object) -> Settings:
-    part = getattr(settings, section).model_copy(update=values)
-    return settings.model_copy(update={section: part})
 
 
 def test_the_same_seed_twice_gives_the_same_bits_and_another_seed_does_not(runs_dir):

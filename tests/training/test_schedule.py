@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import changed, small_settings
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, SequentialLR
 
+from hdkd_cli.data import open_data
 from hdkd_cli.settings.schema import OptimizerSettings, ScheduleSettings
-from hdkd_cli.training.schedule import learning_rate
+from hdkd_cli.training.schedule import learning_rate, weights_learning_rate
+from hdkd_cli.training.state import TrainState
 
 
 def rates(scheduler, optimizer, steps):
@@ -49,3 +54,23 @@ def test_warmup_then_cosine_is_torchs():
 def test_a_shorter_run_keeps_the_shape():
     long, short = ours(400, 0.1), ours(40, 0.1)
     assert long[::10] == short
+
+
+@given(st.integers(0, 10**7))
+def test_loss_weights_move_alike_in_runs_of_any_length(updates):
+    rate = weights_learning_rate(updates)
+    assert 0 < rate <= 0.01
+    assert rate == 0.01 or rate * updates == pytest.approx(2.5)
+    assert rate * updates <= 2.5 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("given_lr", "epochs"), [(None, 1), (None, 300), (0.02, 300)])
+def test_a_run_takes_the_rate_of_its_length_unless_told(given_lr, epochs):
+    settings = changed(small_settings(), "weights", interval=2, lr=given_lr)
+    settings = changed(settings, "training", epochs=epochs, max_steps=3)
+    data = open_data(settings.data)
+    harmonizer = TrainState.build(settings, data, torch.device("cpu")).harmonizer
+    updates = epochs * (len(data.splits["train"]) // settings.training.batch_size) // 2
+    assert harmonizer is not None
+    assert (updates > 250) == (epochs == 300)
+    assert harmonizer.lr == (given_lr or min(0.01, 2.5 / updates))
