@@ -22,13 +22,13 @@ from readme import rewrite
 
 HERE = Path(__file__).parent
 BOUNDED: dict[str, tuple[str, ...]] = {
-    "step_cpu": ("--trials", "5"),
+    "step_cpu": ("--trials", "3"),
     "overhead": ("--trials", "3", "--batch", "32"),
     "thresholds": ("--trials", "3"),
     "memory": (),
     "growth": ("--trials", "2"),
     "startup": ("--trials", "2"),
-    "pipeline": ("--images", "640", "--trials", "3", "--steps", "4"),
+    "pipeline": ("--images", "640", "--trials", "2", "--steps", "4"),
 }
 """Script → how it is kept short."""
 

@@ -8,7 +8,7 @@
 Test accuracy of every exit, the difference of the mean over exits to the first run with its 95 %
 interval (paired bootstrap over test images, so it does not tell how much seeds differ), and what
 the weights of the labels' and the teachers' losses came to on average. Writes
-benchmarks/results/interval.json. K exits, N samples.
+benchmarks/results/interval.json. K exits, N samples, S records of the log.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from harness import write_record
 from hdkd_cli.evaluation.bootstrap import paired_difference
 from hdkd_cli.evaluation.of_run import scores_of_run
 from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.training.schedule import weights_learning_rate
 from hdkd_cli.ui.report.history import read_history
 
 
@@ -37,18 +38,21 @@ def compare(runs: list[RunFolder], data_root: str | None) -> list[dict[str, obje
         over_first = paired_difference(mean_N, first_N)
         settings, history = run.settings(), read_history(run)
         assert history is not None, f"{run.path} has no log of its weights"
-        weights_T = history.weights_ST[-1]
+        labels_S = history.weights_ST[:, : history.num_exits].mean(axis=1)
+        updates = history.started["total_steps"] // settings.weights.interval
         rows.append(
             {
                 "interval": settings.weights.interval,
                 "val_batch_size": settings.val_batch_size,
+                "weights_lr": settings.weights.lr or weights_learning_rate(updates),
                 "seed": settings.training.seed,
                 "epochs": settings.training.epochs,
                 "test_top1_pct": (100 * right_KN.mean(axis=1)).round(2).tolist(),
                 "mean_pct": float(mean_N.mean()),
                 "over_first": [over_first.value, over_first.low, over_first.high],
-                "label_weight": float(weights_T[: history.num_exits].mean()),
-                "teacher_weight": float(weights_T[history.num_exits :].mean()),
+                "label_weight": float(labels_S[-1]),
+                "largest_label_weight": float(labels_S.max()),
+                "teacher_weight": float(history.weights_ST[-1, history.num_exits :].mean()),
             }
         )
     return rows
@@ -61,12 +65,15 @@ def main() -> None:
     parser.add_argument("--data-dir")
     arguments = parser.parse_args()
     rows = compare([RunFolder.open(path) for path in arguments.runs], arguments.data_dir)
-    print("interval  val batch  seed  mean %  over the first (95 %)    weights     exits %")
+    print(
+        "interval  val batch  rate     seed  mean %  over the first (95 %)    weights     exits %"
+    )
     for row in rows:
         value, low, high = row["over_first"]
         exits = " ".join(f"{pct:.2f}" for pct in row["test_top1_pct"])
         print(
-            f"{row['interval']:8}  {row['val_batch_size']:9}  {row['seed']:4}  "
+            f"{row['interval']:8}  {row['val_batch_size']:9}  "
+            f"{row['weights_lr']:<7.3g}  {row['seed']:4}  "
             f"{row['mean_pct']:6.2f}  "
             f"{value:+.2f} ({low:+.2f} to {high:+.2f})  "
             f"{row['label_weight']:.2f} {row['teacher_weight']:.2f}   {exits}"
