@@ -26,7 +26,7 @@ def problems(*assignments: str, **layers: object) -> list[str]:
         ("trainig.seed=1", "trainig.seed (--set): no such setting; closest: training.seed = 0"),
         (
             "lr=1",
-            "lr (--set): no such setting; closest: weights.lr = 0.01, optimizer.lr = 0.1",
+            "lr (--set): no such setting; closest: weights.lr = none, optimizer.lr = 0.1",
         ),
         ("metod=hdkd", "metod (--set): no such setting; closest: method"),
         ("zzz.qqq=1", "zzz.qqq (--set): no such setting; `hdkd settings show` lists all"),
