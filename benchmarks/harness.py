@@ -25,19 +25,23 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def in_turn(
-    arms: Mapping[str, Callable[[], object]], *, trials: int, warmup: int = 2
+    arms: Mapping[str, Callable[[], object]], *, trials: int, warmup: int = 2, calls: int = 1
 ) -> dict[str, list[float]]:
-    """Wall seconds of each call: A B C, A B C, … after ``warmup`` such rounds that do not count.
+    """Wall seconds of each trial: A B C, A B C, … after ``warmup`` trials that do not count.
 
-    The arms must wait for their device themselves.
+    A trial is ``calls`` such rounds, summed. The arms must wait for their device themselves.
     """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for trial in range(warmup + trials):
-        for name, arm in arms.items():
-            began = time.perf_counter()
-            arm()
-            if trial >= warmup:
-                seconds[name].append(time.perf_counter() - began)
+        spent = dict.fromkeys(arms, 0.0)
+        for _ in range(calls):
+            for name, arm in arms.items():
+                began = time.perf_counter()
+                arm()
+                spent[name] += time.perf_counter() - began
+        if trial >= warmup:
+            for name in arms:
+                seconds[name].append(spent[name])
     return seconds
 
 
