@@ -15,6 +15,7 @@ B batch, S pixels a side.
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -90,8 +91,10 @@ def ours(settings: DataSettings, transform: str, batch_size: int) -> Callable[[]
         if transform == "evaluation":
             return _count(data.evaluation_batches("train", batch_size=batch_size, device=CPU))
         stream = data.train_stream(batch_size=batch_size, seed=0, device=CPU, channels_last=False)
-        batches = stream.batches()
-        return _count(next(batches) for _ in range(stream.steps_per_epoch))
+        # one epoch: a stream goes on for ever, and its workers begin the next while the last batch
+        # of this one is awaited
+        epoch = itertools.islice(stream.order.requests(0), stream.steps_per_epoch)
+        return _count(stream.images.batches(epoch, augment=True, device=CPU, channels_last=False))
 
     return read
 
