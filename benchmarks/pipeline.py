@@ -89,7 +89,11 @@ def ours(settings: DataSettings, transform: str, batch_size: int) -> Callable[[]
 
     def read() -> int:
         if transform == "evaluation":
-            return _count(data.evaluation_batches("train", batch_size=batch_size, device=CPU))
+            return _count(
+                data.evaluation_batches(
+                    "train", batch_size=batch_size, device=CPU, channels_last=False
+                )
+            )
         stream = data.train_stream(batch_size=batch_size, seed=0, device=CPU, channels_last=False)
         # one epoch: a stream goes on for ever, and its workers begin the next while the last batch
         # of this one is awaited
