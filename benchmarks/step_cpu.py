@@ -18,6 +18,8 @@ K exits, B batch.
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -238,12 +240,14 @@ def plain_process(settings: Settings, threads: int) -> Callable[[], float]:
 
 
 def hdkd_process(settings: Settings, threads: int) -> Callable[[], None]:
-    """A process as ``hdkd train`` makes it."""
+    """A process as ``hdkd train`` makes it; what it compiles, it compiles for the first time."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     state, step = hdkd_loop(settings, cifar_like(settings))
     if settings.training.compile:
-        compile_step(state)
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+            compile_step(state)
     return step
 
 
