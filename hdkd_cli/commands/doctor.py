@@ -116,6 +116,13 @@ def _cpu() -> str:
     found = f"{cores} cores, {threads} threads"
     if threads > cores:
         raise _Concern(f"{found}: more threads than cores are slow; set OMP_NUM_THREADS={cores}")
+    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+    free = max(1, (os.cpu_count() or 1) - busy)
+    if threads > free:
+        raise _Concern(
+            f"{found}, {busy} busy in the last minute: threads wait for the one that has no core "
+            f"of its own; set OMP_NUM_THREADS={free}"
+        )
     return found
 
 

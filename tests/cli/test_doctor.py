@@ -1,6 +1,7 @@
 """`hdkd doctor`."""
 
 import json
+import os
 import sys
 from functools import partial
 
@@ -65,3 +66,19 @@ def test_packages_that_are_old_or_not_there() -> None:
 def test_more_threads_than_cores_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
     assert "OMP_NUM_THREADS" in doctor._check("cpu", doctor._cpu)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "load", "advice"),
+    [(4, 0.4, None), (3, 1.2, None), (4, 0.9, 3), (4, 2.7, 1), (2, 9.0, 1), (1, 9.0, None)],
+)
+def test_more_threads_than_free_cores_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, threads: int, load: float, advice: int | None
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    check = doctor._check("cpu", doctor._cpu)
+    assert check["status"] == ("ok" if advice is None else "warning")
+    assert advice is None or check["detail"].endswith(f"OMP_NUM_THREADS={advice}")
