@@ -39,7 +39,8 @@ def compare(runs: list[RunFolder], data_root: str | None) -> list[dict[str, obje
         settings, history = run.settings(), read_history(run)
         assert history is not None, f"{run.path} has no log of its weights"
         labels_S = history.weights_ST[:, : history.num_exits].mean(axis=1)
-        updates = history.started["total_steps"] // settings.weights.interval
+        steps = history.started["steps_per_epoch"] * settings.training.epochs
+        updates = steps // settings.weights.interval
         rows.append(
             {
                 "interval": settings.weights.interval,
