@@ -22,8 +22,8 @@ from harness import in_turn, show, spread, write_record
 from step_cpu import CPU, settings_for
 
 from hdkd_cli.data import Batch, ImageData
-from hdkd_cli.data.memory import MemoryImages
-from hdkd_cli.data.source import ArraySource
+from hdkd_cli.data.in_memory import MemoryImages
+from hdkd_cli.data.sources.base import ArraySource
 from hdkd_cli.data.splits import Split
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.settings.schema import Settings

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from hdkd_cli.data import ImageData, open_data
-from hdkd_cli.data.loading import cpu_count
+from hdkd_cli.data.workers import cpu_count
 from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.schema import DataSettings, Settings
 from hdkd_cli.training.state import TrainState

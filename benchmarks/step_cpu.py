@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from hdkd_cli.data import ImageData
-from hdkd_cli.data.memory import MemoryImages
-from hdkd_cli.data.source import ArraySource
+from hdkd_cli.data.in_memory import MemoryImages
+from hdkd_cli.data.sources.base import ArraySource
 from hdkd_cli.data.splits import make_splits
 from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.models import MSDNet, build_model

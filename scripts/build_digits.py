@@ -1,4 +1,4 @@
-"""Build hdkd_cli/data/digits.safetensors, the bundled data set, from scikit-learn's copy.
+"""Build hdkd_cli/data/sources/digits.safetensors, the bundled data set, from scikit-learn's copy.
 
     pip install scikit-learn && python scripts/build_digits.py
 
@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from hdkd_cli.files import write_tensors
 
-TARGET = Path(__file__).parents[1] / "hdkd_cli" / "data" / "digits.safetensors"
+TARGET = Path(__file__).parents[1] / "hdkd_cli" / "data" / "sources" / "digits.safetensors"
 TEST_PER_CLASS = 36
 METADATA = {
     "title": "Optical Recognition of Handwritten Digits",

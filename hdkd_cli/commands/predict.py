@@ -133,7 +133,7 @@ class _Session:
 
     def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
         """One record an image, in order; those of a batch are out before the next one runs."""
-        from hdkd_cli.data.loading import cpu_count
+        from hdkd_cli.data.workers import cpu_count
         from hdkd_cli.inference.arriving import batches_of
 
         waiting: list[str] = []
@@ -151,7 +151,7 @@ class _Session:
         """(class, exit, confidence) of the images whose turn it is."""
         import torch
 
-        from hdkd_cli.data.frame import Normalise
+        from hdkd_cli.data.transform import Normalise
         from hdkd_cli.inference.ready import memory_order
 
         parts = []

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hdkd_cli.data.cifar import open_cifar
-from hdkd_cli.data.digits import open_digits
-from hdkd_cli.data.folders import IMAGENET_LAYOUT, LAYOUT, open_folder
-from hdkd_cli.data.frame import Normalise, describe, frame, to_pixels, to_rgb
-from hdkd_cli.data.loading import LoadedImages
-from hdkd_cli.data.memory import MemoryImages
-from hdkd_cli.data.source import Source
+from hdkd_cli.data.in_memory import MemoryImages
+from hdkd_cli.data.order import WHOLE, Batch, Images, Order, Request, Share, Stream
+from hdkd_cli.data.sources.base import Source
+from hdkd_cli.data.sources.cifar import open_cifar
+from hdkd_cli.data.sources.digits import open_digits
+from hdkd_cli.data.sources.folders import IMAGENET_LAYOUT, LAYOUT, open_folder
 from hdkd_cli.data.splits import Role, Split, make_splits
-from hdkd_cli.data.stream import WHOLE, Batch, Images, Order, Request, Share, Stream
+from hdkd_cli.data.transform import Normalise, describe, frame, to_pixels, to_rgb
+from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.settings.schema import DataSettings
 

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hdkd_cli.data.source import Part, Source
+from hdkd_cli.data.sources.base import Part, Source
 from hdkd_cli.errors import DataError, SettingsError
 from hdkd_cli.files import sha256_bytes
 from hdkd_cli.settings.schema import DataSettings

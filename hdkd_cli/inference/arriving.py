@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hdkd_cli.data.folders import images_below
-from hdkd_cli.data.frame import frame, read_image, to_pixels
+from hdkd_cli.data.sources.folders import images_below
+from hdkd_cli.data.transform import frame, read_image, to_pixels
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.data import ImageData, Role, open_data
-from hdkd_cli.data.stream import Request
+from hdkd_cli.data.order import Request
 from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.errors import DataError
 from hdkd_cli.evaluation.of_run import refuse_other_images

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.data import Batch
-from hdkd_cli.data.stream import derived_seed
+from hdkd_cli.data.order import derived_seed
 from hdkd_cli.method.hypergradient import averaged
 from hdkd_cli.training.precision import autocast
 from hdkd_cli.training.state import TrainState

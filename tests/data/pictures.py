@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from hdkd_cli.data import Batch
-from hdkd_cli.data.source import Source
+from hdkd_cli.data.sources.base import Source
 from hdkd_cli.settings.schema import DataSettings
 
 CPU = torch.device("cpu")

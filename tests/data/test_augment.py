@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as v2
 
-from hdkd_cli.data.augment import crop_and_mirror, draw_crops
+from hdkd_cli.data.in_memory.augment import crop_and_mirror, draw_crops
 
 
 @settings(deadline=None)

@@ -10,7 +10,7 @@ from pictures import two_classes
 from torchvision import datasets
 
 from hdkd_cli.data import open_data
-from hdkd_cli.data.cifar import open_cifar
+from hdkd_cli.data.sources.cifar import open_cifar
 from hdkd_cli.errors import DataError, SettingsError
 from hdkd_cli.settings.schema import DataSettings
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from pictures import CPU
 
-from hdkd_cli.data import digits, open_data
+from hdkd_cli.data import open_data
+from hdkd_cli.data.sources import digits
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
 

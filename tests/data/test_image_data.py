@@ -8,8 +8,8 @@ from pictures import CPU, folder_settings, make_folder, rows, same, two_classes
 from PIL import Image
 
 from hdkd_cli.data import Share, dataset, open_data
-from hdkd_cli.data.loading import LoadedImages
-from hdkd_cli.data.memory import MemoryImages
+from hdkd_cli.data.in_memory import MemoryImages
+from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.settings.schema import DataSettings
 
@@ -177,7 +177,7 @@ def test_a_home_folder_is_understood(root, monkeypatch):
 
 
 def test_torchvision_is_imported_only_where_it_is_used():
-    files = sorted(Path(dataset.__file__).parent.glob("*.py"))
+    files = sorted(Path(dataset.__file__).parent.rglob("*.py"))
     statements = [statement for file in files for statement in ast.parse(file.read_text()).body]
     imports = [s for s in statements if isinstance(s, ast.Import | ast.ImportFrom)]
     assert len(imports) > 50

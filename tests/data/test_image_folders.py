@@ -1,7 +1,7 @@
 import pytest
 from pictures import make_folder, noise, two_classes
 
-from hdkd_cli.data.folders import IMAGENET_LAYOUT, open_folder
+from hdkd_cli.data.sources.folders import IMAGENET_LAYOUT, open_folder
 from hdkd_cli.errors import DataError
 
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hdkd_cli.data.order import Order, Share, derived_seed
 from hdkd_cli.data.splits import Split
-from hdkd_cli.data.stream import Order, Share, derived_seed
 from hdkd_cli.errors import SettingsError
 
 

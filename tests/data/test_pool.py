@@ -4,9 +4,9 @@ import pytest
 import torch
 from pictures import folder_settings, noise, two_classes
 
-from hdkd_cli.data import pool
-from hdkd_cli.data.folders import open_folder
-from hdkd_cli.data.frame import frame, to_pixels
+from hdkd_cli.data.in_memory import pool
+from hdkd_cli.data.sources.folders import open_folder
+from hdkd_cli.data.transform import frame, to_pixels
 from hdkd_cli.errors import DataError
 
 

@@ -11,7 +11,7 @@ from itertools import chain
 from PIL import Image
 
 from hdkd_cli.data import ImageData
-from hdkd_cli.data.stream import Request
+from hdkd_cli.data.order import Request
 from hdkd_cli.ui.report.content import BudgetCurve
 
 PICTURES = 6  # of each kind at an exit

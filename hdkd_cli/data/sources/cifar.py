@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from hdkd_cli.data.folders import open_folder
-from hdkd_cli.data.source import ArraySource, Source
+from hdkd_cli.data.sources.base import ArraySource, Source
+from hdkd_cli.data.sources.folders import open_folder
 from hdkd_cli.errors import DataError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hdkd_cli.data.source import ArraySource
+from hdkd_cli.data.sources.base import ArraySource
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import read_tensors
 

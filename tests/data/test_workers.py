@@ -9,9 +9,9 @@ from pictures import CPU, folder_settings, make_folder, rows, same
 from torchvision.transforms import v2
 
 from hdkd_cli.data import open_data
-from hdkd_cli.data.frame import Normalise
-from hdkd_cli.data.loading import LoadedImages
-from hdkd_cli.data.stream import derived_seed
+from hdkd_cli.data.order import derived_seed
+from hdkd_cli.data.transform import Normalise
+from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import DataError
 
 

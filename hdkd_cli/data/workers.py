@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hdkd_cli.data.frame import Normalise, frame, to_pixels
-from hdkd_cli.data.source import Source
-from hdkd_cli.data.stream import Batch, Request, derived_seed
+from hdkd_cli.data.order import Batch, Request, derived_seed
+from hdkd_cli.data.sources.base import Source
+from hdkd_cli.data.transform import Normalise, frame, to_pixels
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
 

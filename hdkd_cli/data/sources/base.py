@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hdkd_cli.data.frame import read_image
+from hdkd_cli.data.transform import read_image
 
 Part = Literal["train", "val", "test"]
 

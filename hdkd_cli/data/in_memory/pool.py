@@ -19,9 +19,9 @@ import PIL
 import torch
 from torch import Tensor
 
-from hdkd_cli.data.loading import decode
-from hdkd_cli.data.source import FolderSource, Source
-from hdkd_cli.data.stream import Request
+from hdkd_cli.data.order import Request
+from hdkd_cli.data.sources.base import FolderSource, Source
+from hdkd_cli.data.workers import decode
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import read_tensors, sha256_bytes, write_tensors
 from hdkd_cli.settings.schema import DataSettings

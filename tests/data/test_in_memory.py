@@ -6,10 +6,10 @@ from pictures import CPU, folder_settings, rows, same, two_classes
 from torchvision.transforms.v2 import functional as v2
 
 from hdkd_cli.data import open_data
-from hdkd_cli.data.augment import draw_crops
-from hdkd_cli.data.frame import Normalise
-from hdkd_cli.data.memory import MemoryImages
-from hdkd_cli.data.stream import derived_generator
+from hdkd_cli.data.in_memory import MemoryImages
+from hdkd_cli.data.in_memory.augment import draw_crops
+from hdkd_cli.data.order import derived_generator
+from hdkd_cli.data.transform import Normalise
 
 
 @pytest.fixture

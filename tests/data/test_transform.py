@@ -7,7 +7,7 @@ from pictures import CPU, noise
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
-from hdkd_cli.data.frame import Normalise, describe, frame, read_image, to_pixels, to_rgb
+from hdkd_cli.data.transform import Normalise, describe, frame, read_image, to_pixels, to_rgb
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from hdkd_cli.data.augment import crop_and_mirror, draw_crops
-from hdkd_cli.data.frame import Normalise
-from hdkd_cli.data.pool import decoded_pool
-from hdkd_cli.data.source import Source
-from hdkd_cli.data.stream import Batch, Request, derived_generator
+from hdkd_cli.data.in_memory.augment import crop_and_mirror, draw_crops
+from hdkd_cli.data.in_memory.pool import decoded_pool
+from hdkd_cli.data.order import Batch, Request, derived_generator
+from hdkd_cli.data.sources.base import Source
+from hdkd_cli.data.transform import Normalise
 from hdkd_cli.settings.schema import DataSettings
 
 

@@ -56,7 +56,7 @@ class Request(NamedTuple):
 
 
 class Images(Protocol):
-    """One way of turning requests into batches (memory.py, loading.py)."""
+    """One way of turning requests into batches (in_memory, workers)."""
 
     def make_ready(self, device: torch.device) -> None:
         """Do now what the first batch would otherwise wait for."""
