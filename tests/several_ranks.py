@@ -19,7 +19,8 @@ from hdkd_cli.data import open_data
 from hdkd_cli.errors import HdkdError
 from hdkd_cli.models import MultiExitNet, Stage, State
 from hdkd_cli.runs.folder import RunFolder
-from hdkd_cli.settings.schema import CustomModelSettings, Settings
+from hdkd_cli.settings.networks import CustomModelSettings
+from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.distributed import joined
 from hdkd_cli.training.events import Event, StepLogged
 from hdkd_cli.training.session import run_training

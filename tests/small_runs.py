@@ -1,6 +1,7 @@
 """Runs small enough for tests: 3 exits on a few digits, a dozen quick steps."""
 
-from hdkd_cli.settings.schema import MSDNetSettings, Settings, TrainingSettings, WeightSettings
+from hdkd_cli.settings.networks import MSDNetSettings
+from hdkd_cli.settings.schema import Settings, TrainingSettings, WeightSettings
 
 # The same as arguments of ``hdkd train``, for three steps.
 SMALL = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from typing import get_args
@@ -32,12 +33,15 @@ def unknown_key(key: str, given: Layer, known: list[str]) -> str:
 def unknown_network(given: Layer) -> str:
     """``model.name`` is none of the networks there are."""
     names = [
-        show(name)
+        name
         for kind in kinds("model")
         for name in get_args(kind.model_fields["name"].annotation)
+        if isinstance(name, str)
     ]
-    choices = ", ".join([*names, '"package.module:factory"'])
-    return f"{_where('model.name', given)}: no such network; there are: {choices}"
+    near = difflib.get_close_matches(str(given["model.name"].value), names, n=1)
+    hint = f"closest: {show(near[0])}; " if near else ""
+    choices = ", ".join([*map(show, names), '"package.module:factory"'])
+    return f"{_where('model.name', given)}: no such network; {hint}there are: {choices}"
 
 
 def not_text(key: str, given: Layer) -> str:

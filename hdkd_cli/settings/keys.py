@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from hdkd_cli.settings.schema import Section, Settings
+from hdkd_cli.settings.networks import settings_of_network
+from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.section import Section
 
 SECTIONS: tuple[str, ...] = tuple(Settings.model_fields)
 
@@ -36,15 +37,7 @@ def kind_of(section: str, name: Any) -> type[Section] | None:
     """The class of ``section`` when its ``name`` is ``name``; None if no class takes that name."""
     if len(kinds(section)) == 1:
         return kinds(section)[0]
-    for kind in kinds(section):
-        field = kind.model_fields["name"]
-        annotation: Any = Annotated[field.annotation, field]
-        try:
-            TypeAdapter(annotation).validate_python(name, strict=True)
-        except ValidationError:
-            continue
-        return kind
-    return None
+    return settings_of_network(name)
 
 
 def default_of(key: str) -> Any:

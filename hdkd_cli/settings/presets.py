@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from hdkd_cli import files
 from hdkd_cli.errors import PresetError, UsageError
-from hdkd_cli.settings.schema import Section
+from hdkd_cli.settings.section import Section
 
 DEFAULT = "digits"
 

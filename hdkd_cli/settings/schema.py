@@ -1,4 +1,4 @@
-"""Every setting, its type, its default and what it means. The one place where defaults live.
+"""Every setting, its type, its default and what it means. Defaults live here and in ``networks``.
 
 The tree is frozen and refuses unknown names. ``settings/layers.py`` fills it. This module imports
 no torch, so that the command line starts at once.
@@ -9,28 +9,19 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Tag,
     model_validator,
 )
 
+from hdkd_cli.settings.networks import ModelSettings, MSDNetSettings
+from hdkd_cli.settings.section import Section
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
-
-
-class Section(BaseModel):
-    """A frozen group of settings."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class DataSettings(Section):
@@ -113,66 +104,6 @@ DATASETS: dict[str, dict[str, Any]] = {
         "val_per_class": 50,
     },
 }
-
-
-class MSDNetSettings(Section):
-    """Multi-scale dense network (Huang et al., ICLR 2018)."""
-
-    name: Literal["msdnet"] = "msdnet"
-    """The architecture."""
-    exits: PositiveInt = 5
-    """Number of exits K."""
-    base: PositiveInt = 1
-    """Layers before the first exit."""
-    step: PositiveInt = 1
-    """Layers between two exits (``linear``: grows by ``step`` each time)."""
-    step_mode: Literal["even", "linear"] = "even"
-    """Distance between exits: the same everywhere, or growing."""
-    channels: PositiveInt = 16
-    """Stem width c0 of the finest scale, before its growth factor."""
-    growth: PositiveInt = 6
-    """Channels a layer adds at the finest scale, before its growth factor."""
-    growth_factors: tuple[PositiveInt, ...] = (1, 2, 4)
-    """Width factor of each scale, finest first; their number is the number of scales."""
-    bottleneck_factors: tuple[PositiveInt, ...] = (1, 2, 4)
-    """Width of each scale's 1×1 bottleneck as a multiple of what it feeds."""
-    prune: Literal["max", "min"] = "max"
-    """When fine scales are dropped: early (published CIFAR and ImageNet nets) or late."""
-    reduction: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Width kept at transitions."""
-    stem: Literal["cifar", "imagenet"] = "cifar"
-    """3×3 stem and 128-wide heads, or 7×7 stride-2 stem with pooling and full-width heads."""
-    init: Literal["he", "torch"] = "he"
-    """Initial weights: the paper's He fan-out normal, or the framework's (what public code ran)."""
-
-    @model_validator(mode="after")
-    def _one_factor_a_scale(self) -> Self:
-        if len(self.growth_factors) != len(self.bottleneck_factors):
-            raise ValueError("growth_factors and bottleneck_factors must have one entry a scale")
-        return self
-
-
-class CustomModelSettings(Section):
-    """A network of your own: ``model.name = "package.module:factory"``."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    """Factory called as ``factory(exits=, num_classes=, image_size=, **options)``; it returns a
-    ``MultiExitNet``."""
-    exits: PositiveInt
-    """Number of exits K."""
-    options: dict[str, Any] = {}
-    """Further keyword arguments of the factory."""
-
-
-def _model_kind(value: Any) -> str:
-    name = value.get("name", "msdnet") if isinstance(value, dict) else value.name
-    return "custom" if isinstance(name, str) and ":" in name else str(name)
-
-
-ModelSettings = Annotated[
-    Annotated[MSDNetSettings, Tag("msdnet")] | Annotated[CustomModelSettings, Tag("custom")],
-    Discriminator(_model_kind),
-]
 
 
 class ObjectiveSettings(Section):

@@ -18,7 +18,7 @@ from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.runs.network import initial_network
-from hdkd_cli.settings.schema import MSDNetSettings
+from hdkd_cli.settings.networks import MSDNetSettings
 
 CPU = torch.device("cpu")
 

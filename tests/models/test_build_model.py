@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +13,14 @@ from small_nets import SMALL, ChainStage, small_msdnet
 
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.models import MSDNet, MultiExitNet, build_model
-from hdkd_cli.settings.schema import CustomModelSettings, ModelSettings, MSDNetSettings
+from hdkd_cli.models.architectures import ARCHITECTURES
+from hdkd_cli.settings.networks import (
+    CustomModelSettings,
+    ModelSettings,
+    MSDNetSettings,
+    NetworkSettings,
+    settings_of_network,
+)
 
 
 def factory(
@@ -96,3 +104,10 @@ def test_a_network_of_your_own(user_module):
 def test_what_is_wrong_with_it_is_said(user_module, settings, message):
     with pytest.raises(SettingsError, match=message):
         build_model(settings, num_classes=1, image_size=7)
+
+
+def test_every_kind_of_settings_has_an_architecture():
+    kinds = [architecture.settings for architecture in ARCHITECTURES.values()]
+    assert sorted(kinds, key=str) == sorted(get_args(NetworkSettings), key=str)
+    for name, (kind, _) in ARCHITECTURES.items():
+        assert settings_of_network(name) is kind

@@ -3,7 +3,8 @@
 import pytest
 
 from hdkd_cli.settings.keys import SECTIONS, closest, field_of, flatten, kind_of, leaves, nest
-from hdkd_cli.settings.schema import CustomModelSettings, MSDNetSettings, Settings
+from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
+from hdkd_cli.settings.schema import Settings
 
 
 def test_every_setting_has_a_field_and_a_description() -> None:

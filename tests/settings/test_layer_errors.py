@@ -39,8 +39,13 @@ def problems(*assignments: str, **layers: object) -> list[str]:
             "there are: joint, dbt, naive-dkd, hmsdnet, hdbt, hdkd",
         ),
         (
-            "model.name=resnet",
-            'model.name = "resnet" (--set): no such network; '
+            "model.name=vgg",
+            'model.name = "vgg" (--set): no such network; '
+            'there are: "msdnet", "package.module:factory"',
+        ),
+        (
+            "model.name=msdent",
+            'model.name = "msdent" (--set): no such network; closest: "msdnet"; '
             'there are: "msdnet", "package.module:factory"',
         ),
         (
@@ -85,7 +90,7 @@ def test_all_mistakes_of_all_layers_at_once(tmp_path: Path) -> None:
     config.write_text("schema = 'hdkd/settings/9'\nweights = 'hdkd'\n[training]\nbatch_size = -1\n")
     lines = problems(
         "nonsense",
-        "model.name=resnet",
+        "model.name=vgg",
         "model.growth=4",
         "method=magic",
         "model.depth=3",
@@ -100,7 +105,7 @@ def test_all_mistakes_of_all_layers_at_once(tmp_path: Path) -> None:
         "HDKD_ZZZ (environment): no such variable; settings are HDKD_SECTION__KEY",
         "--set nonsense: write",
         'method = "magic" (--set)',
-        'model.name = "resnet" (--set)',
+        'model.name = "vgg" (--set)',
         f"epochs (preset {preset}): no such setting; closest: training.epochs = 30",
         f"modle (preset {preset}): no such setting; closest: model",
         f"weights = \"hdkd\" (file {config}): is a section",

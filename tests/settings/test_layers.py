@@ -6,12 +6,11 @@ import pytest
 
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import Resolved, resolve, resolve_over
+from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
 from hdkd_cli.settings.schema import (
     DATASETS,
     METHODS,
-    CustomModelSettings,
     DataSettings,
-    MSDNetSettings,
     Settings,
 )
 from hdkd_cli.settings.sources import FLAGS

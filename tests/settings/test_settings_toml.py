@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import resolve
+from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
 from hdkd_cli.settings.schema import (
     DATASETS,
     METHODS,
-    CustomModelSettings,
     DataSettings,
-    MSDNetSettings,
     OptimizerSettings,
     ScheduleSettings,
     Settings,

@@ -12,7 +12,8 @@ from hdkd_cli.evaluation.policy import read_policy
 from hdkd_cli.evaluation.scores import write_scores
 from hdkd_cli.evaluation.simulate import budget_record
 from hdkd_cli.runs.folder import RunFolder
-from hdkd_cli.settings.schema import DataSettings, MSDNetSettings, Settings
+from hdkd_cli.settings.networks import MSDNetSettings
+from hdkd_cli.settings.schema import DataSettings, Settings
 from hdkd_cli.ui.report.comparison import compare, differing_settings, seed_groups, spread
 from hdkd_cli.ui.report.content import printable, read_run
 from hdkd_cli.ui.report.facts import facts, headline, setting_rows

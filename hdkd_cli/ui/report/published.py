@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hdkd_cli.settings.schema import MSDNetSettings, Settings
+from hdkd_cli.settings.networks import MSDNetSettings
+from hdkd_cli.settings.schema import Settings
 
 # Settings of a network that change its initial weights, not its architecture.
 _NOT_ARCHITECTURE = frozenset({"init"})

@@ -1,0 +1,117 @@
+"""The ``model`` section: one class of settings for each architecture.
+
+A new architecture has its class here, in ``NetworkSettings``, and how it is built in
+``models/architectures.py``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args
+
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from hdkd_cli.settings.section import Section
+
+
+class MSDNetSettings(Section):
+    """Multi-scale dense network (Huang et al., ICLR 2018)."""
+
+    name: Literal["msdnet"] = "msdnet"
+    """The architecture."""
+    exits: PositiveInt = 5
+    """Number of exits K."""
+    base: PositiveInt = 1
+    """Layers before the first exit."""
+    step: PositiveInt = 1
+    """Layers between two exits (``linear``: grows by ``step`` each time)."""
+    step_mode: Literal["even", "linear"] = "even"
+    """Distance between exits: the same everywhere, or growing."""
+    channels: PositiveInt = 16
+    """Stem width c0 of the finest scale, before its growth factor."""
+    growth: PositiveInt = 6
+    """Channels a layer adds at the finest scale, before its growth factor."""
+    growth_factors: tuple[PositiveInt, ...] = (1, 2, 4)
+    """Width factor of each scale, finest first; their number is the number of scales."""
+    bottleneck_factors: tuple[PositiveInt, ...] = (1, 2, 4)
+    """Width of each scale's 1×1 bottleneck as a multiple of what it feeds."""
+    prune: Literal["max", "min"] = "max"
+    """When fine scales are dropped: early (published CIFAR and ImageNet nets) or late."""
+    reduction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Width kept at transitions."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """3×3 stem and 128-wide heads, or 7×7 stride-2 stem with pooling and full-width heads."""
+    init: Literal["he", "torch"] = "he"
+    """Initial weights: the paper's He fan-out normal, or the framework's (what public code ran)."""
+
+    @model_validator(mode="after")
+    def _one_factor_a_scale(self) -> Self:
+        if len(self.growth_factors) != len(self.bottleneck_factors):
+            raise ValueError("growth_factors and bottleneck_factors must have one entry a scale")
+        return self
+
+
+class CustomModelSettings(Section):
+    """A network of your own: ``model.name = "package.module:factory"``."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """Factory called as ``factory(exits=, num_classes=, image_size=, **options)``; it returns a
+    ``MultiExitNet``."""
+    exits: PositiveInt
+    """Number of exits K."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the factory."""
+
+
+NetworkSettings = MSDNetSettings | CustomModelSettings
+"""All architectures. Of two that take the same ``model.name``, the earlier one has it."""
+
+
+@cache
+def _names() -> dict[type[Section], TypeAdapter[Any]]:
+    """What each architecture's ``name`` can be."""
+    return {
+        kind: TypeAdapter(_annotation(kind.model_fields["name"]))
+        for kind in get_args(NetworkSettings)
+    }
+
+
+def _annotation(field: FieldInfo) -> Any:
+    return Annotated[field.annotation, field]
+
+
+def settings_of_network(name: Any) -> type[Section] | None:
+    """The settings of the architecture that is called ``name``; None: there is none."""
+    for kind, names in _names().items():
+        try:
+            names.validate_python(name, strict=True)
+        except ValidationError:
+            continue
+        return kind
+    return None
+
+
+def _tag(value: Any) -> str | None:
+    """Which member of the union below reads ``value``; None: none does."""
+    if isinstance(value, Section):
+        return type(value).__name__
+    kind = settings_of_network(value.get("name", "msdnet"))
+    return None if kind is None else kind.__name__
+
+
+if TYPE_CHECKING:
+    ModelSettings = NetworkSettings
+else:
+    ModelSettings = Annotated[
+        Union[tuple(Annotated[kind, Tag(kind.__name__)] for kind in get_args(NetworkSettings))],  # noqa: UP007
+        Discriminator(_tag),
+    ]
