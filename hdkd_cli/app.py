@@ -57,7 +57,7 @@ class Verbs(TyperGroup):
                 traceback.print_exc()
             if isinstance(problem, HdkdError):
                 if not isinstance(problem, OtherRankFailed):
-                    talk.error(str(problem))
+                    talk.error(problem.message, problem.hint)
                 raise typer.Exit(problem.exit_code) from None
             where = f"{problem.filename}: " if problem.filename is not None else ""
             talk.error(f"{where}{problem.strerror or problem}")

@@ -17,19 +17,65 @@
     ├── OtherRankFailed      as there   another process of this run failed, and says why
     └── InterruptedRun        130/143   SIGINT or SIGTERM; the run was saved first
 
-Every message says what is wrong, where, and what to do about it, in one line where one is enough.
-A full disk or a read-only folder stays an OSError; the command line reports it with exit code 3.
+Every message says what is wrong and where, in one line where one is enough; the hint says what to
+do about it. A full disk or a read-only folder stays an OSError; the command line reports it with
+exit code 3.
 """
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class HdkdError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    Args:
+        message: What is wrong, and where.
+        hint: What to do about it.
+        subject: What it is about: a path, a setting's key, a name.
+
+    Attributes:
+        exit_code: What the command line ends with.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, subject: object | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.subject = subject
+        if hint is not None:
+            self.add_note(f"hint: {hint}")  # a traceback shows it too
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with settings.
+
+    Attributes:
+        message: The whole of it in a line: the key, the value, its layer, what is wrong.
+        key: The setting, such as ``data.flip``, or a section; None: it is about no single one.
+        value: What it was set to, if it was.
+        origin: The layer that set it, such as ``--set`` or ``file x.toml``.
+        closest: What was probably meant, best first.
+        hint: What to do about it.
+    """
+
+    message: str
+    key: str | None = None
+    value: object = None
+    origin: str | None = None
+    closest: tuple[str, ...] = ()
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}; {self.hint}"
 
 
 class UsageError(HdkdError):
@@ -39,7 +85,31 @@ class UsageError(HdkdError):
 
 
 class SettingsError(UsageError):
-    """One or more settings are wrong; the message lists all of them."""
+    """One or more settings are wrong; the message lists all of them.
+
+    Attributes:
+        problems: Each of them, at least one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        subject: object | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, subject=subject)
+        self.problems = tuple(problems) or (Problem(message, hint=hint),)
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem]) -> SettingsError:
+        """The error that lists ``problems``; a single one keeps its hint apart."""
+        if len(problems) == 1:
+            (only,) = problems
+            return cls(only.message, hint=only.hint, subject=only.key, problems=problems)
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        return cls(f"{len(problems)} settings are wrong:\n{lines}", problems=problems)
 
 
 class PresetError(UsageError):

@@ -29,7 +29,7 @@ def open_run(name: str) -> RunFolder:
         return RunFolder.open(Path(name))
     line = sys.stdin.readline().strip()
     if not line:
-        raise RunError("no run folder on stdin: did the command before it fail?")
+        raise RunError("no run folder on stdin", hint="did the command before it fail?")
     return RunFolder.open(Path(line))
 
 
@@ -165,8 +165,9 @@ def read_policy_option(policy: str | None, run: RunFolder | None) -> ExitPolicy:
             raise UsageError("--scores needs --policy FILE: there is no run to take a policy from")
         if not (run.policies / "last").exists():
             raise UsageError(
-                f"{run.path}: no policy was calibrated yet; run "
-                f"`hdkd calibrate-thresholds {run.path}`"
+                f"{run.path}: no policy was calibrated yet",
+                hint=f"run `hdkd calibrate-thresholds {run.path}`",
+                subject=run.path,
             )
         return read_policy((run.policies / "last").resolve())
     named = run.policies / f"{policy}.json" if run is not None else None
@@ -174,8 +175,11 @@ def read_policy_option(policy: str | None, run: RunFolder | None) -> ExitPolicy:
         return read_policy(named)
     if not Path(policy).exists():
         known = sorted(p.stem for p in run.policies.glob("*.json")) if run is not None else []
-        hint = f"; this run has: {', '.join(known)}" if known else ""
-        raise PolicyError(f"--policy {policy}: no such file or policy of the run{hint}")
+        raise PolicyError(
+            f"--policy {policy}: no such file or policy of the run",
+            hint=f"this run has: {', '.join(known)}" if known else None,
+            subject=policy,
+        )
     return read_policy(Path(policy))
 
 

@@ -193,8 +193,9 @@ def _resumed(
     changed = _unlike(before, resolved.settings)
     if changed:
         raise SettingsError(
-            f"--resume cannot change {', '.join(changed)}: that would be another run; "
-            f"it may change {', '.join(sorted(RESUMABLE))}"
+            f"--resume cannot change {', '.join(changed)}: that would be another run",
+            hint=f"it may change {', '.join(sorted(RESUMABLE))}",
+            subject=changed[0],
         )
     settings = resolved.settings
     where = ranks.own_device(resolve_device(settings.training.device))

@@ -67,7 +67,9 @@ def refuse_target(to: Target, folder: Path) -> None:
         UsageError: ``folder`` holds something already, or a package is missing.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists already; name a new or empty folder")
+        raise UsageError(
+            f"{folder}: exists already", hint="name a new or empty folder", subject=folder
+        )
     needed = ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         raise UsageError(f"--to {to} needs {', '.join(missing)}: pip install 'hdkd[export]'")

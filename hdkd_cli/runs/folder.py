@@ -78,8 +78,9 @@ class RunFolder:
             except FileExistsError:
                 if name is not None:
                     raise UsageError(
-                        f"{path}: exists already; choose another --name, or go on with "
-                        f"`hdkd train --resume {path}`"
+                        f"{path}: exists already",
+                        hint=f"choose another --name, or go on with `hdkd train --resume {path}`",
+                        subject=path,
                     ) from None
                 attempt += 1
         run = cls(path)
@@ -195,8 +196,9 @@ class RunFolder:
         complete = complete_checkpoints(self.checkpoints)
         if not complete:
             raise CheckpointError(
-                f"{self.path}: has no complete checkpoint; finish it with "
-                f"`hdkd train --resume {self.path}`"
+                f"{self.path}: has no complete checkpoint",
+                hint=f"finish it with `hdkd train --resume {self.path}`",
+                subject=self.path,
             )
         return complete[-1]
 

@@ -9,28 +9,30 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from hdkd_cli.errors import Problem
 from hdkd_cli.settings.keys import SECTIONS, closest, default_of, field_of, kinds
 from hdkd_cli.settings.schema import Settings
-from hdkd_cli.settings.sources import DEFAULT, Layer
+from hdkd_cli.settings.sources import DEFAULT, Given, Layer
 from hdkd_cli.settings.values import show
 
 
-def unknown_key(key: str, given: Layer, known: list[str]) -> str:
+def unknown_key(key: str, given: Layer, known: list[str]) -> Problem:
     """``key`` is no setting; name the closest of ``known`` with their values."""
     value, origin = given[key]
     if key in SECTIONS:
-        return f"{key} = {show(value)} ({origin}): is a section: set {key}.KEY"
+        return _problem(key, given, "is a section", hint=f"set {key}.KEY")
     section = key.partition(".")[0]
     if field_of(key) is not None:  # of another network
         fields = [other for other in known if other.startswith(f"{section}.")]
-        return f"{key} ({origin}): {_where(f'{section}.name', given)} has only {', '.join(fields)}"
-    known = known if "." in key else [*known, *SECTIONS]
-    near = [_with_value(other, given) for other in closest(key, known)]
-    hint = f"; closest: {', '.join(near)}" if near else "; `hdkd settings show` lists all"
-    return f"{key} ({origin}): no such setting{hint}"
+        only = f"{_where(f'{section}.name', given)} has only {', '.join(fields)}"
+        return Problem(f"{key} ({origin}): {only}", key, value, origin)
+    near = tuple(closest(key, known if "." in key else [*known, *SECTIONS]))
+    shown = ", ".join(_with_value(other, given) for other in near)
+    hint = f"closest: {shown}" if near else "`hdkd settings show` lists all"
+    return Problem(f"{key} ({origin}): no such setting", key, value, origin, near, hint)
 
 
-def unknown_network(given: Layer) -> str:
+def unknown_network(given: Layer) -> Problem:
     """``model.name`` is none of the networks there are."""
     names = [
         name
@@ -38,46 +40,60 @@ def unknown_network(given: Layer) -> str:
         for name in get_args(kind.model_fields["name"].annotation)
         if isinstance(name, str)
     ]
-    near = difflib.get_close_matches(str(given["model.name"].value), names, n=1)
+    near = tuple(difflib.get_close_matches(str(given["model.name"].value), names, n=1))
     hint = f"closest: {show(near[0])}; " if near else ""
     choices = ", ".join([*map(show, names), '"package.module:factory"'])
-    return f"{_where('model.name', given)}: no such network; {hint}there are: {choices}"
+    return _problem("model.name", given, "no such network", f"{hint}there are: {choices}", near)
 
 
-def not_text(key: str, given: Layer) -> str:
+def not_text(key: str, given: Layer) -> Problem:
     """A value holds bytes that are no text, such as a file name in another encoding."""
-    return f"{key} ({given[key][1]}): is not valid Unicode text"
+    value, origin = given[key]
+    return Problem(f"{key} ({origin}): is not valid Unicode text", key, value, origin)
 
 
-def explain(error: ValidationError, given: Layer) -> Iterator[str]:
-    """One line for each thing that pydantic found."""
+def explain(error: ValidationError, given: Layer) -> Iterator[Problem]:
+    """One problem for each thing that pydantic found."""
     for problem in error.errors():
         section, *rest = map(str, problem["loc"])
         if len(kinds(section)) > 1:
             rest = rest[1:]  # the tag of the kind
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if not rest:  # several settings of a section that do not fit together
-            yield f"{section}: {message}{_mentioned(section, message, given)}"
+            yield Problem(f"{section}: {message}{_mentioned(section, message, given)}", section)
             continue
         key = f"{section}.{rest[0]}"
         if problem["type"] == "missing" and len(rest) == 1:
             name = f" when {_where(f'{section}.name', given)}" if f"{section}.name" in given else ""
-            yield f"{key}: must be given{name}"
+            yield Problem(f"{key}: must be given{name}", key)
             continue
         message = f"{message[0].lower()}{message[1:]}"
         if len(rest) > 1:  # an item of a list
             message = "is missing" if problem["type"] == "missing" else message
             message = f"item {int(rest[1]) + 1} {message}"
-        yield f"{_where(key, given)}: {message}"
+        yield _problem(key, given, message)
 
 
-def contradictions(settings: Settings, given: Layer) -> Iterator[str]:
+def contradictions(settings: Settings, given: Layer) -> Iterator[Problem]:
     """What no single section can see: settings of different sections that exclude each other."""
     if settings.weights.init == "dbt" and settings.objective.teachers != "last":
-        yield (
-            f'{_where("weights.init", given)}: needs objective.teachers = "last" '
-            f"(distillation from the last exit only); {_where('objective.teachers', given)}"
+        yield _problem(
+            "weights.init",
+            given,
+            'needs objective.teachers = "last" (distillation from the last exit only); '
+            + _where("objective.teachers", given),
         )
+
+
+def _problem(
+    key: str,
+    given: Layer,
+    message: str,
+    hint: str | None = None,
+    near: tuple[str, ...] = (),
+) -> Problem:
+    value, origin = _held(key, given)
+    return Problem(f"{_where(key, given)}: {message}", key, value, origin, near, hint)
 
 
 def _mentioned(section: str, message: str, given: Layer) -> str:
@@ -87,8 +103,12 @@ def _mentioned(section: str, message: str, given: Layer) -> str:
     return f"; {', '.join(_where(key, given) for key in keys)}" if keys else ""
 
 
+def _held(key: str, given: Layer) -> Given:
+    return given.get(key, Given(default_of(key), DEFAULT))
+
+
 def _where(key: str, given: Layer) -> str:
-    value, origin = given.get(key, (default_of(key), DEFAULT))
+    value, origin = _held(key, given)
     return f"{key} = {show(value)} ({origin})"
 
 

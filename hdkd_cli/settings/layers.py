@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hdkd_cli.errors import SettingsError
+from hdkd_cli.errors import Problem, SettingsError
 from hdkd_cli.settings import presets
 from hdkd_cli.settings.explain import (
     contradictions,
@@ -100,7 +100,7 @@ def resolve(
         PresetError: the preset is not there or cannot be read.
         SettingsError: anything else that is wrong, all of it, one line each.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     layers: list[Layer] = []
     if preset is not None:
         layers.append(table_layer(presets.read(preset).tables, f"preset {preset}", problems))
@@ -108,7 +108,7 @@ def resolve(
         try:
             tables = presets.read_tables(config, SettingsError)
         except SettingsError as error:
-            problems.append(str(error))
+            problems += error.problems
         else:
             tables.pop("preset", None)  # a copied preset is a fine settings file
             layers.append(table_layer(tables, f"file {config}", problems))
@@ -129,13 +129,13 @@ def resolve_over(
     Raises:
         SettingsError: all that is wrong, one line each.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     run = {key: Given(value, RUN) for key, value in leaves(settings).items()}
     layers = [run, assignment_layer(assignments, problems), flag_layer(flags or {})]
     return combine(layers, problems)
 
 
-def combine(layers: Iterable[Layer], problems: Sequence[str] = ()) -> Resolved:
+def combine(layers: Iterable[Layer], problems: Sequence[Problem] = ()) -> Resolved:
     """Merge layers, lowest first, over the defaults, and validate the result.
 
     Raises:
@@ -163,18 +163,12 @@ def combine(layers: Iterable[Layer], problems: Sequence[str] = ()) -> Resolved:
     else:
         problems += contradictions(settings, given)
     if problems:
-        raise SettingsError("\n".join(_headed(problems)))
+        raise SettingsError.of(problems)
     origin = {key: given[key].origin if key in given else DEFAULT for key in leaves(settings)}
     return Resolved(settings, origin, notes)
 
 
-def _headed(problems: list[str]) -> list[str]:
-    if len(problems) == 1:
-        return problems
-    return [f"{len(problems)} settings are wrong:", *(f"  {line}" for line in problems)]
-
-
-def _expand_method(layer: Layer, problems: list[str]) -> Layer:
+def _expand_method(layer: Layer, problems: list[Problem]) -> Layer:
     """``layer`` with its method spelt out below its own keys."""
     explicit = dict(layer)
     if METHOD not in explicit:
@@ -182,8 +176,11 @@ def _expand_method(layer: Layer, problems: list[str]) -> Layer:
     name, origin = explicit.pop(METHOD)
     if not isinstance(name, str) or name not in METHODS:
         problems.append(
-            f"method = {show(name)} ({origin}): no such method; there are: {', '.join(METHODS)}"
-        )
+            Problem(
+                f"method = {show(name)} ({origin}): no such method", METHOD, name, origin,
+                hint=f"there are: {', '.join(METHODS)}",
+            )
+        )  # fmt: skip
         return explicit
     return {
         f"{section}.{field}": Given(value, f"{origin} method={name}")
@@ -221,7 +218,7 @@ def _goes_with_name(section: str, key: str) -> bool:
     return not all(field in kind.model_fields for kind in kinds(section))
 
 
-def _take_out_unusable(given: Layer) -> Iterator[str]:
+def _take_out_unusable(given: Layer) -> Iterator[Problem]:
     """Remove keys that do not exist or cannot be checked; yield what is wrong with them."""
     network = kind_of("model", _name("model", given))
     if network is None:

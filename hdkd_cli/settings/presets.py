@@ -79,8 +79,12 @@ def find(preset: str) -> Path:
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise PresetError(f"preset {preset}: no such file")
     near = difflib.get_close_matches(preset, known, n=1)
-    hint = f"; closest: {near[0]}" if near else ""
-    raise PresetError(f"preset {preset}: no such preset{hint}; there are: {', '.join(known)}")
+    hint = f"closest: {near[0]}; " if near else ""
+    raise PresetError(
+        f"preset {preset}: no such preset",
+        hint=f"{hint}there are: {', '.join(known)}",
+        subject=preset,
+    )
 
 
 def read(preset: str) -> Preset:
@@ -119,7 +123,7 @@ def copy(preset: str, destination: Path, *, force: bool = False) -> Path:
     source = find(preset)
     target = destination / source.name if destination.is_dir() else destination
     if target.exists() and not force:
-        raise UsageError(f"{target}: is there already; --force replaces it")
+        raise UsageError(f"{target}: is there already", hint="--force replaces it", subject=target)
     files.write_bytes(target, source.read_bytes())
     return target
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hdkd_cli.errors import Problem
 from hdkd_cli.settings.keys import field_of, flatten, leaves
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.values import from_text, from_toml_value, show
@@ -39,19 +40,18 @@ class Given(NamedTuple):
 Layer = dict[str, Given]  # key → what a layer gives; `method` is a key of its own
 
 
-def table_layer(tables: Mapping[str, Any], origin: str, problems: list[str]) -> Layer:
+def table_layer(tables: Mapping[str, Any], origin: str, problems: list[Problem]) -> Layer:
     """The layer of a TOML file's content."""
     tables = dict(tables)
     version = tables.pop("schema", Settings.schema_version)
     if version != Settings.schema_version:
-        problems.append(
-            f"schema = {show(version)} ({origin}): this hdkd reads {Settings.schema_version}"
-        )
+        wrong = f"schema = {show(version)} ({origin}): this hdkd reads {Settings.schema_version}"
+        problems.append(Problem(wrong, "schema", version, origin))
     pairs = [pair for name, value in tables.items() for pair in flatten(name, value)]
     return {key: Given(from_toml_value(value, field_of(key)), origin) for key, value in pairs}
 
 
-def environment_layer(variables: Mapping[str, str], problems: list[str]) -> Layer:
+def environment_layer(variables: Mapping[str, str], problems: list[Problem]) -> Layer:
     """The layer of ``HDKD_METHOD`` and ``HDKD_SECTION__FIELD`` variables."""
     layer: Layer = {}
     for name, text in sorted(variables.items()):
@@ -63,13 +63,18 @@ def environment_layer(variables: Mapping[str, str], problems: list[str]) -> Laye
             layer.update(_text(key, text, f"environment {name}"))
         else:
             known = [k.replace(".", "__").upper() for k in (METHOD, *leaves(Settings()))]
-            near = difflib.get_close_matches(bare, known, n=1)
-            hint = f"closest: {PREFIX}{near[0]}" if near else "settings are HDKD_SECTION__KEY"
-            problems.append(f"{name} (environment): no such variable; {hint}")
+            near = [PREFIX + other for other in difflib.get_close_matches(bare, known, n=1)]
+            hint = f"closest: {near[0]}" if near else "settings are HDKD_SECTION__KEY"
+            problems.append(
+                Problem(
+                    f"{name} (environment): no such variable", None, text, f"environment {name}",
+                    tuple(near), hint,
+                )
+            )  # fmt: skip
     return layer
 
 
-def assignment_layer(assignments: Iterable[str], problems: list[str]) -> Layer:
+def assignment_layer(assignments: Iterable[str], problems: list[Problem]) -> Layer:
     """The layer of ``--set key=value``; of two for one key the later one holds."""
     layer: Layer = {}
     for assignment in assignments:
@@ -77,7 +82,12 @@ def assignment_layer(assignments: Iterable[str], problems: list[str]) -> Layer:
         if equals:
             layer.update(_text(key.strip(), text, "--set"))
         else:
-            problems.append(f"--set {assignment}: write SECTION.KEY=VALUE or method=NAME")
+            problems.append(
+                Problem(
+                    f"--set {assignment}: has no value", None, assignment, "--set",
+                    hint="write SECTION.KEY=VALUE or method=NAME",
+                )
+            )  # fmt: skip
     return layer
 
 

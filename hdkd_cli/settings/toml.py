@@ -12,7 +12,7 @@ from typing import Any
 import tomlkit
 from tomlkit.items import Table
 
-from hdkd_cli.errors import SettingsError
+from hdkd_cli.errors import Problem, SettingsError
 from hdkd_cli.settings.keys import SECTIONS
 from hdkd_cli.settings.layers import combine
 from hdkd_cli.settings.schema import Settings
@@ -58,6 +58,6 @@ def from_toml(text: str, source: str = "settings") -> Settings:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise SettingsError(f"{source}: is not valid TOML: {problem}") from None
-    problems: list[str] = []
+    problems: list[Problem] = []
     layer = table_layer(tables, source, problems)
     return combine([layer], problems).settings

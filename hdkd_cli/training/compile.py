@@ -46,7 +46,7 @@ def compile_step(state: TrainState) -> float:
             _one_pass(state)
     except TorchDynamoException as problem:
         reason = str(problem).strip().splitlines()[0]
-        raise SettingsError(f"training.compile: {reason}; train without it") from None
+        raise SettingsError(f"training.compile: {reason}", hint="train without it") from None
     drew = cuda and _draws(state)
     torch._foreach_copy_(buffers, kept)
     if cuda and state.harmonizer is not None and state.ranks.size == 1 and not drew:

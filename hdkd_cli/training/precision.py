@@ -20,9 +20,13 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         SettingsError: the device cannot compute in that precision.
     """
     if precision == "fp16" and device.type != "cuda":
-        raise SettingsError(f"training.precision fp16 needs a CUDA device, not {device}; try bf16")
+        raise SettingsError(
+            f"training.precision fp16 needs a CUDA device, not {device}", hint="try bf16"
+        )
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise SettingsError(f"training.precision bf16: {device} has no bf16 arithmetic; try fp16")
+        raise SettingsError(
+            f"training.precision bf16: {device} has no bf16 arithmetic", hint="try fp16"
+        )
     return _DTYPES.get(precision)
 
 

@@ -50,9 +50,11 @@ class Talk:
         """Something that may not be what was meant."""
         self._say("warning", "yellow", message)
 
-    def error(self, message: str) -> None:
-        """Why it ended."""
+    def error(self, message: str, hint: str | None = None) -> None:
+        """Why it ended, and what to do about it."""
         self._say("error", "bold red", message)
+        if hint is not None:
+            self._say("hint", "cyan", hint)
 
     def _say(self, kind: str, style: str, message: str) -> None:
         from rich.text import Text

@@ -57,6 +57,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, problem: BaseException) -> None:
         (errors.UsageError("two words"), 2, "error: two words\n"),
         (errors.SettingsError("2 wrong:\n  a\n  b"), 2, "error: 2 wrong:\n  a\n  b\n"),
         (errors.RunError("[x]"), 3, "error: [x]\n"),
+        (errors.RunError("gone", hint="look", subject="x"), 3, "error: gone\nhint: look\n"),
         (errors.DivergedError("nan"), 4, "error: nan\n"),
         (errors.GateError("low"), 5, "error: low\n"),
         (errors.InterruptedRun("saved", 15), 143, "error: saved\n"),

@@ -42,7 +42,10 @@ def test_record_and_folder(
 
     again = ["export", str(trained), "--to", "pt2", "-o", str(out)]
     assert app.run(again) == 2
-    assert capsys.readouterr().err == f"error: {out}: exists already; name a new or empty folder\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {out}: exists already\nhint: name a new or empty folder\n"
+    )
 
 
 def test_a_budget_chooses_the_point(

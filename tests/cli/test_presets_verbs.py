@@ -47,7 +47,7 @@ def test_copy(tmp_path: Path, capsys: Captured) -> None:
     assert run(["presets", "copy", "digits", str(target)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"error: {target}: is there already; --force replaces it\n"
+    assert captured.err == f"error: {target}: is there already\nhint: --force replaces it\n"
     assert target.read_text() == "edited"
     assert run(["presets", "copy", "digits", str(target), "--force"]) == 0
     assert target.read_bytes() == presets.find("digits").read_bytes()

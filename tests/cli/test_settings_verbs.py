@@ -89,7 +89,7 @@ def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_unknown_preset(capsys: Captured) -> None:
     assert run(["settings", "show", "digts"]) == 2
-    assert "no such preset; closest: digits" in capsys.readouterr().err
+    assert "no such preset\nhint: closest: digits" in capsys.readouterr().err
 
 
 def test_schema_describes_every_section(capsys: Captured) -> None:

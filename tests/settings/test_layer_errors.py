@@ -12,11 +12,23 @@ def problems(*assignments: str, **layers: object) -> list[str]:
     """The lines of the error, without its heading."""
     with pytest.raises(SettingsError) as caught:
         resolve(**({"environment": {}, "assignments": assignments} | layers))  # type: ignore[arg-type]
-    lines = str(caught.value).splitlines()
-    if len(lines) == 1:
-        return lines
-    assert lines[0] == f"{len(lines) - 1} settings are wrong:"
-    return [line.removeprefix("  ") for line in lines[1:]]
+    lines = [str(problem) for problem in caught.value.problems]
+    if len(lines) > 1:
+        heading, *listed = str(caught.value).splitlines()
+        assert heading == f"{len(lines)} settings are wrong:"
+        assert listed == [f"  {line}" for line in lines]
+    return lines
+
+
+def test_the_parts_of_a_problem() -> None:
+    with pytest.raises(SettingsError) as caught:
+        resolve(environment={}, assignments=["data.flipp=1"])
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.value, problem.origin) == ("data.flipp", 1, "--set")
+    assert problem.closest == ("data.flip",)
+    assert str(caught.value) == problem.message == "data.flipp (--set): no such setting"
+    assert caught.value.hint == "closest: data.flip = false"
+    assert caught.value.subject == "data.flipp"
 
 
 @pytest.mark.parametrize(
@@ -31,8 +43,11 @@ def problems(*assignments: str, **layers: object) -> list[str]:
         ("metod=hdkd", "metod (--set): no such setting; closest: method"),
         ("zzz.qqq=1", "zzz.qqq (--set): no such setting; `hdkd settings show` lists all"),
         ("data.flip.x=1", "data.flip.x (--set): no such setting; closest: data.flip = false"),
-        ("data=3", "data = 3 (--set): is a section: set data.KEY"),
-        ("training.seed", "--set training.seed: write SECTION.KEY=VALUE or method=NAME"),
+        ("data=3", "data = 3 (--set): is a section; set data.KEY"),
+        (
+            "training.seed",
+            "--set training.seed: has no value; write SECTION.KEY=VALUE or method=NAME",
+        ),
         (
             "method=magic",
             'method = "magic" (--set): no such method; '
@@ -103,7 +118,7 @@ def test_all_mistakes_of_all_layers_at_once(tmp_path: Path) -> None:
         f"schema = \"hdkd/settings/9\" (file {config}): this hdkd reads hdkd/settings/1",
         "HDKD_DATA_ROOT (environment): no such variable; closest: HDKD_DATA__ROOT",
         "HDKD_ZZZ (environment): no such variable; settings are HDKD_SECTION__KEY",
-        "--set nonsense: write",
+        "--set nonsense: has no value",
         'method = "magic" (--set)',
         'model.name = "vgg" (--set)',
         f"epochs (preset {preset}): no such setting; closest: training.epochs = 30",
@@ -161,5 +176,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_missing_preset_names_the_closest() -> None:
-    with pytest.raises(PresetError, match=r"no such preset; closest: digits; there are: .*digits"):
+    with pytest.raises(
+        PresetError, match=r"no such preset\nhint: closest: digits; there are: .*digits"
+    ):
         resolve("digit", environment={})

@@ -69,7 +69,7 @@ def test_copy_never_replaces_by_accident(tmp_path: Path) -> None:
     assert target == tmp_path / "new" / "mine.toml"
     assert target.read_bytes() == digits
     target.write_text("edited")
-    with pytest.raises(UsageError, match=r"mine.toml: is there already; --force replaces it"):
+    with pytest.raises(UsageError, match=r"mine.toml: is there already\nhint: --force replaces it"):
         presets.copy("digits", target)
     assert target.read_text() == "edited"
     assert presets.copy("digits", target, force=True).read_bytes() == digits
