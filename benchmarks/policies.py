@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from harness import write_record
 
+from hdkd_cli.choices import CombinationKind, GuaranteeKind, RiskKind
 from hdkd_cli.evaluation.bootstrap import RESAMPLES, paired_difference
 from hdkd_cli.evaluation.calibration import (
     Reading,
@@ -27,7 +28,7 @@ from hdkd_cli.evaluation.calibration import (
 )
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.optimal import optimal_family
-from hdkd_cli.evaluation.policy import CombinationKind, ExitPolicy, GuaranteeKind, LossKind
+from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import Scores, read_scores
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
@@ -35,7 +36,7 @@ from hdkd_cli.evaluation.table import ExitTable, tabulate
 
 SHOWN_FRACS = (0.35, 0.5, 0.7, 0.85)  # 8, 12, 16, 20 M of the 23.5 M of a 5-exit CIFAR network
 SEARCHES = {"geometric": calibrate_geometric, "optimal": calibrate_optimal}
-COMBINATIONS = get_args(get_args(CombinationKind)[0]) + get_args(get_args(CombinationKind)[1])
+COMBINATIONS = get_args(CombinationKind)
 HALVES = 200
 
 
@@ -109,7 +110,7 @@ def risks(val: Scores, pool: Scores, delta: float) -> list[dict[str, object]]:
     table = reading.read(pool)
     cost_P = np.array(table.macs_K)[simulate(table, family_PK).exit_PN].mean(axis=1)
     rows = []
-    for loss, epsilon in itertools.product(get_args(LossKind), (0.02, 0.05, 0.1)):
+    for loss, epsilon in itertools.product(get_args(RiskKind), (0.02, 0.05, 0.1)):
         loss_PN = losses(table, family_PK, loss)
         risk_P = loss_PN.mean(axis=1)
         random = np.random.default_rng(0)

@@ -18,7 +18,7 @@ LAYERS = [
     {"runs"},
     {"method", "models", "data"},
     {"settings", "devices", "files"},
-    {"errors"},
+    {"errors", "choices"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -64,7 +64,7 @@ def test_the_method_could_be_lifted_out():
                 "math", "random", "typing", "warnings",
             }  # fmt: skip
             inside = {n for n in imports(ast.parse(path.read_text())) if n.startswith("hdkd_cli")}
-            assert all(n.startswith("hdkd_cli.method") for n in inside)
+            assert all(n.startswith(("hdkd_cli.method", "hdkd_cli.choices")) for n in inside)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -84,3 +84,28 @@ def test_no_pickle_is_opened():
         names = imports(ast.parse(path.read_text()))
         assert not {"pickle", "torch.load", "joblib"} & names, path
         assert "torch.load(" not in path.read_text(), path
+
+
+def literals(path: Path) -> list[frozenset[str]]:
+    """The lists of names in a file: Literal["a", "b"]."""
+    return [
+        frozenset(name.value for name in node.slice.elts if isinstance(name, ast.Constant))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "Literal"
+        and isinstance(node.slice, ast.Tuple)
+    ]
+
+
+def test_every_choice_is_written_once():
+    written = [(names, path.name) for path in FILES for names in literals(path)]
+    choices = {names for names, file in written if file == "choices.py"}
+    assert len(choices) > 20
+    for names in choices:
+        assert [file for others, file in written if others == names] == ["choices.py"], names
+
+
+def test_choices_import_typing_alone():
+    names = imports(ast.parse((PACKAGE / "choices.py").read_text()))
+    assert {name.split(".")[0] for name in names} == {"__future__", "typing"}

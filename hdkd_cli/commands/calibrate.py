@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from hdkd_cli.choices import ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
 from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import read_calibration, read_source
 from hdkd_cli.errors import UsageError
 from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import emit
 
-PolicyName = Literal["geometric", "optimal", "risk"]
 COLUMNS = ("target_macs", "val_macs", "val_top1_pct", "thresholds")
 DELTA = 0.1
 
@@ -22,7 +22,7 @@ def calibrate_thresholds(
     run: options.RunArgument = None,
     scores: options.ScoresOption = None,
     policy: Annotated[
-        PolicyName | None,
+        PolicyKind | None,
         typer.Option(
             "--policy",
             help="How thresholds are found: the published family, a search for more accuracy at a "
@@ -64,7 +64,7 @@ def calibrate_thresholds(
         ),
     ] = None,
     guarantee: Annotated[
-        Literal["ltt", "crc"] | None,
+        GuaranteeKind | None,
         typer.Option(
             "--guarantee",
             help="Whether the risk is bounded with probability 1 - D (ltt, the default) or on "
@@ -72,7 +72,7 @@ def calibrate_thresholds(
         ),
     ] = None,
     loss: Annotated[
-        Literal["disagreement", "accuracy-gap"] | None,
+        RiskKind | None,
         typer.Option(
             "--loss",
             help="The risk is the share of answers that differ from the last exit's (the default), "
@@ -90,7 +90,7 @@ def calibrate_thresholds(
     split: options.SplitOption = None,
     combination: options.CombinationOption = None,
     confidence: Annotated[
-        Literal["max-prob", "entropy", "margin"],
+        ConfidenceKind,
         typer.Option("--confidence", help="What is compared with the thresholds."),
     ] = "max-prob",
     temperature: Annotated[
@@ -176,7 +176,7 @@ def calibrate_thresholds(
 
 
 def _refuse_contradictions(
-    kind: PolicyName,
+    kind: PolicyKind,
     budget: list[str] | None,
     target_accuracy: float | None,
     max_risk: float | None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from hdkd_cli.choices import Role
 from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import (
     Source,
@@ -24,7 +25,6 @@ from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import emit
 
 if TYPE_CHECKING:
-    from hdkd_cli.data import Role
     from hdkd_cli.evaluation.policy import ExitPolicy
     from hdkd_cli.evaluation.scores import Scores
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdkd_cli.choices import ExportTarget
 from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import one_point, open_run, read_policy_option
 from hdkd_cli.ui.console import talk
@@ -22,7 +23,7 @@ def export(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="Run folder, or -.", show_default=False)
     ],
-    to: Annotated[Literal["onnx", "pt2"], typer.Option("--to", help="Format of the programs.")],
+    to: Annotated[ExportTarget, typer.Option("--to", help="Format of the programs.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="New folder to write.")
     ],

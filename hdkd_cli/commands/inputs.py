@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from hdkd_cli.choices import Role
 from hdkd_cli.errors import PolicyError, RunError, UsageError
 from hdkd_cli.ui.console import talk
 
 if TYPE_CHECKING:
-    from hdkd_cli.data import Role
     from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
     from hdkd_cli.evaluation.scores import Scores
     from hdkd_cli.runs.folder import RunFolder

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from hdkd_cli.ui.output import Format
-
-SplitName = Literal["val", "calibration", "reserve", "test"]
-CombinationName = Literal["single", "mean", "cost-weighted", "fitted"]
+from hdkd_cli.choices import CombinationKind, HeldOut, OutputFormat
 
 # What to run
 PresetArgument = Annotated[
@@ -58,7 +55,7 @@ ScoresOption = Annotated[
     Path | None,
     typer.Option("--scores", metavar="FILE", help="Score file to read instead of a run."),
 ]
-SplitOption = Annotated[SplitName | None, typer.Option("--split", help="Which images.")]
+SplitOption = Annotated[HeldOut | None, typer.Option("--split", help="Which images.")]
 PolicyOption = Annotated[
     str | None,
     typer.Option(
@@ -80,7 +77,7 @@ BudgetOption = Annotated[
     ),
 ]
 CombinationOption = Annotated[
-    CombinationName | None,
+    CombinationKind | None,
     typer.Option(
         "--combination",
         help="How an exit uses the exits before it. Default: single; cost-weighted for the "
@@ -90,7 +87,7 @@ CombinationOption = Annotated[
 
 # What to say
 FormatOption = Annotated[
-    Format | None,
+    OutputFormat | None,
     typer.Option("--format", help="Default: table on a terminal, json in a pipe."),
 ]
 FailUnderOption = Annotated[

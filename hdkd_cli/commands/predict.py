@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdkd_cli.choices import OutputFormat
 from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import one_point, open_run, read_policy_option
 from hdkd_cli.errors import DataError, UsageError
 from hdkd_cli.ui.console import talk
-from hdkd_cli.ui.output import Format, emit
+from hdkd_cli.ui.output import emit
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,7 @@ def predict(
     device: options.DeviceOption = None,
     batch_size: options.BatchSizeOption = None,
     form: Annotated[
-        Format | None, typer.Option("--format", help="Default: jsonl, as batches are done.")
+        OutputFormat | None, typer.Option("--format", help="Default: jsonl, as batches are done.")
     ] = None,
 ) -> None:
     """Classify images; each leaves the network as soon as its policy lets it.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdkd_cli.choices import Role
 from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import one_point, open_run, read_policy_option
 from hdkd_cli.errors import UsageError
@@ -16,7 +17,6 @@ from hdkd_cli.ui.output import emit
 if TYPE_CHECKING:
     import torch
 
-    from hdkd_cli.data import Role
     from hdkd_cli.inference.of_run import Deployed
     from hdkd_cli.models.contract import MultiExitNet
     from hdkd_cli.runs.folder import RunFolder

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from hdkd_cli.choices import SettingsFormat
 from hdkd_cli.commands import options
 from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import emit
@@ -21,9 +22,7 @@ def show_settings(
     device: options.DeviceOption = None,
     data_dir: options.DataDirOption = None,
     download: options.DownloadOption = None,
-    form: Annotated[
-        Literal["toml", "json"] | None, typer.Option("--format", help="Default: toml.")
-    ] = None,
+    form: Annotated[SettingsFormat | None, typer.Option("--format", help="Default: toml.")] = None,
 ) -> None:
     """Print the settings that `hdkd train` would use with the same arguments, and their layers."""
     from hdkd_cli.settings import presets

@@ -12,14 +12,13 @@ dataset     ``open_data`` and ``ImageData``, which put these together
 from hdkd_cli.data.dataset import ImageData, open_data
 from hdkd_cli.data.order import Batch, Share, Stream
 from hdkd_cli.data.sources.base import IMAGE_SUFFIXES
-from hdkd_cli.data.splits import Role, Split
+from hdkd_cli.data.splits import Split
 from hdkd_cli.data.transform import read_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Batch",
     "ImageData",
-    "Role",
     "Share",
     "Split",
     "Stream",

@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hdkd_cli.choices import Role
 from hdkd_cli.data.in_memory import MemoryImages
 from hdkd_cli.data.order import WHOLE, Batch, Images, Order, Request, Share, Stream
 from hdkd_cli.data.sources.base import Source
 from hdkd_cli.data.sources.cifar import open_cifar
 from hdkd_cli.data.sources.digits import open_digits
 from hdkd_cli.data.sources.folders import IMAGENET_LAYOUT, LAYOUT, open_folder
-from hdkd_cli.data.splits import Role, Split, make_splits
+from hdkd_cli.data.splits import Split, make_splits
 from hdkd_cli.data.transform import Normalise, describe, frame, to_pixels, to_rgb
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError

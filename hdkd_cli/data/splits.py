@@ -12,17 +12,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from hdkd_cli.data.sources.base import Part, Source
+from hdkd_cli.choices import Part, Role
+from hdkd_cli.data.sources.base import Source
 from hdkd_cli.errors import DataError, SettingsError
 from hdkd_cli.files import sha256_bytes
 from hdkd_cli.settings.schema import DataSettings
-
-Role = Literal["train", "val", "calibration", "reserve", "test"]
 
 
 @dataclass(frozen=True)

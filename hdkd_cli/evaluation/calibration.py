@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hdkd_cli.choices import CombinationKind, ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
 from hdkd_cli.evaluation.anytime import auroc
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compatibility import refuse_test_split
@@ -17,15 +18,10 @@ from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, within_budget
 from hdkd_cli.evaluation.optimal import optimal_family, optimal_within
 from hdkd_cli.evaluation.policy import (
     Combination,
-    CombinationKind,
-    ConfidenceKind,
     ExitPolicy,
     FittedOn,
     Guarantee,
-    GuaranteeKind,
-    LossKind,
     OperatingPoint,
-    PolicyKind,
 )
 from hdkd_cli.evaluation.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import Scores
@@ -204,7 +200,7 @@ def calibrate_risk(
     confidence: ConfidenceKind,
     temperature: bool,
     guarantee: GuaranteeKind,
-    loss: LossKind,
+    loss: RiskKind,
     epsilon: float,
     delta: float,
 ) -> ExitPolicy:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from hdkd_cli.evaluation.policy import Combination, FixedCombinationKind
+from hdkd_cli.choices import FixedCombinationKind
+from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.scores import Scores
 
 # Logits handled at a time: few enough to stay in the processor's cache.

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from hdkd_cli.evaluation.policy import ConfidenceKind
+from hdkd_cli.choices import ConfidenceKind
 
 
 def confidence(logits_BC: Tensor, kind: ConfidenceKind) -> Tensor:

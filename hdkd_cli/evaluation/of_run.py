@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from hdkd_cli.data import ImageData, Role, open_data
+from hdkd_cli.choices import Role
+from hdkd_cli.data import ImageData, open_data
 from hdkd_cli.devices import use_channels_last
 from hdkd_cli.errors import DataError, ScoresError
 from hdkd_cli.evaluation.collect import collect

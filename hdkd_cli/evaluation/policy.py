@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -20,17 +20,12 @@ from pydantic import (
     model_validator,
 )
 
+from hdkd_cli.choices import CombinationKind, ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
 from hdkd_cli.errors import BudgetError, PolicyError
 from hdkd_cli.files import write_json
 
 SCHEMA = "hdkd/policy/1"
 
-PolicyKind = Literal["geometric", "optimal", "risk"]
-FixedCombinationKind = Literal["single", "mean", "cost-weighted"]
-CombinationKind = FixedCombinationKind | Literal["fitted"]
-ConfidenceKind = Literal["max-prob", "entropy", "margin"]
-GuaranteeKind = Literal["ltt", "crc"]
-LossKind = Literal["disagreement", "accuracy-gap"]
 
 # A confidence lies in [0, 1]: numbers outside are sentinels of other programs, and are refused.
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -97,7 +92,7 @@ class Guarantee(_Frozen):
 
     kind: GuaranteeKind
     """``ltt``: with a probability over calibration sets; ``crc``: on average over them."""
-    loss: LossKind
+    loss: RiskKind
     """What is bounded: answers that differ from the last exit's, or accuracy lost against it."""
     epsilon: Annotated[float, Field(gt=0, lt=1)]
     """The bound on its mean, the risk."""

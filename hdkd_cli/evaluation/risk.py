@@ -16,8 +16,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from hdkd_cli.choices import GuaranteeKind, RiskKind
 from hdkd_cli.evaluation.geometric import family, limits
-from hdkd_cli.evaluation.policy import Guarantee, GuaranteeKind, LossKind
+from hdkd_cli.evaluation.policy import Guarantee
 from hdkd_cli.evaluation.simulate import simulate
 from hdkd_cli.evaluation.table import ExitTable
 
@@ -35,7 +36,7 @@ def safe_to_fast(table: ExitTable) -> NDArray[np.float32]:
 
 
 def losses(
-    table: ExitTable, thresholds_PK: NDArray[np.float32], kind: LossKind
+    table: ExitTable, thresholds_PK: NDArray[np.float32], kind: RiskKind
 ) -> NDArray[np.int8]:
     """Loss of each sample at each point, (P, N); 0 where it takes the last exit.
 
@@ -120,7 +121,7 @@ def binomial_cdf(n: int, p: float) -> NDArray[np.float64]:
 
 
 def promise(
-    kind: GuaranteeKind, loss: LossKind, *, epsilon: float, delta: float, n: int
+    kind: GuaranteeKind, loss: RiskKind, *, epsilon: float, delta: float, n: int
 ) -> Guarantee:
     """A guarantee, put in words.
 

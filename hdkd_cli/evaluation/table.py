@@ -12,9 +12,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hdkd_cli.choices import ConfidenceKind
 from hdkd_cli.evaluation.combination import combined_chunks
 from hdkd_cli.evaluation.confidence import confidence
-from hdkd_cli.evaluation.policy import Combination, ConfidenceKind
+from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.scores import Scores
 
 

@@ -16,12 +16,12 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from hdkd_cli.choices import ExportTarget
 from hdkd_cli.errors import ExportError, UsageError
 from hdkd_cli.evaluation.policy import ExitPolicy, write_policy
 from hdkd_cli.files import atomic_folder, sha256_file, write_bytes, write_json, write_text
@@ -29,8 +29,6 @@ from hdkd_cli.inference import runner
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.settings.schema import DataSettings
-
-Target = Literal["onnx", "pt2"]
 
 TOLERANCE = 1e-4
 """Largest difference between what a program and its stage return; relative beyond ±1."""
@@ -60,7 +58,7 @@ class Program:
     writes: tuple[str, ...]
 
 
-def refuse_target(to: Target, folder: Path) -> None:
+def refuse_target(to: ExportTarget, folder: Path) -> None:
     """Whether an export can be written, before any work is done.
 
     Raises:
@@ -81,7 +79,7 @@ def export(
     classes: Sequence[str],
     data: DataSettings,
     *,
-    to: Target,
+    to: ExportTarget,
     folder: Path,
     checkpoint_sha256: str,
 ) -> None:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hdkd_cli.data import ImageData, Role, open_data
+from hdkd_cli.choices import Role
+from hdkd_cli.data import ImageData, open_data
 from hdkd_cli.data.order import Request
 from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.errors import DataError

@@ -5,13 +5,11 @@ K exits, B batch, C classes, T terms, P pairs of a student and a teacher (T = K 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Teachers = Literal["none", "last", "later"]
+from hdkd_cli.choices import Teachers
 
 
 def _widened(logits: Tensor) -> Tensor:

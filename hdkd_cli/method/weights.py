@@ -6,22 +6,19 @@ K exits, T terms, P distillation pairs.
 from __future__ import annotations
 
 import random
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from hdkd_cli.choices import Parametrisation, WeightInit
 from hdkd_cli.method.terms import Terms
-
-Init = Literal["balanced", "last", "supervision", "random", "uniform", "dbt"]
-Parametrisation = Literal["exp", "grouped", "softmax"]
 
 SMALL = 0.01
 """What ``last`` gives the other teachers, as a fraction of the last one's weight. [ours]"""
 
 
 def initial_weights(
-    terms: Terms, *, init: Init, distillation_sum: float | None, dbt_share: float, seed: int
+    terms: Terms, *, init: WeightInit, distillation_sum: float | None, dbt_share: float, seed: int
 ) -> list[float]:
     """The T weights training starts from.
 
@@ -108,7 +105,7 @@ class HarmonizedWeights(nn.Module):
         self,
         terms: Terms,
         *,
-        init: Init,
+        init: WeightInit,
         parametrisation: Parametrisation,
         distillation_sum: float | None,
         dbt_share: float,

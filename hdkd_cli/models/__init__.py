@@ -1,13 +1,12 @@
 """Networks with several exits: the contract they keep, the architectures, what each exit costs."""
 
 from hdkd_cli.models.build import build_model
-from hdkd_cli.models.contract import EquilibriumMode, MultiExitNet, Stage, State, narrow
+from hdkd_cli.models.contract import MultiExitNet, Stage, State, narrow
 from hdkd_cli.models.cost import ExitCosts, measure_costs
 from hdkd_cli.models.equilibrium import equilibrium_off, scale_gradient
 from hdkd_cli.models.msdnet import MSDNet
 
 __all__ = [
-    "EquilibriumMode",
     "ExitCosts",
     "MSDNet",
     "MultiExitNet",

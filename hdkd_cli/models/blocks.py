@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
-StemKind = Literal["cifar", "imagenet"]
+from hdkd_cli.choices import StemKind
 
 CIFAR_HEAD_WIDTH = 128
 HEAD_SIDES = range(5, 13)

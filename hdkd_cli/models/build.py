@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hdkd_cli.choices import EquilibriumMode
 from hdkd_cli.models.architectures import ARCHITECTURES
-from hdkd_cli.models.contract import EquilibriumMode, MultiExitNet
+from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.settings.networks import ModelSettings
 
 

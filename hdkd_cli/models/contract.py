@@ -12,18 +12,16 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from hdkd_cli.choices import EquilibriumMode
 from hdkd_cli.models.equilibrium import scale_gradient
 
 State = dict[str, Tensor]
 """Named tensors, batch first."""
-
-EquilibriumMode = Literal["off", "state", "head"]
-"""Which tensors gradient equilibrium acts on: none, all of the state, those the head reads."""
 
 
 class Stage(nn.Module, ABC):

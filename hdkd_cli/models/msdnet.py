@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from hdkd_cli.choices import ParameterInit, Prune, StemKind, StepMode
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.models.blocks import (
     HEAD_SIDES,
-    StemKind,
     branch,
     classifier,
     conv3,
@@ -34,7 +34,6 @@ from hdkd_cli.models.blocks import (
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
 from hdkd_cli.models.msdnet_grid import (
     Layer,
-    Prune,
     cone,
     layer_problems,
     plan_layers,
@@ -75,7 +74,7 @@ class MSDNet(MultiExitNet):
         exits: int,
         base: int,
         step: int,
-        step_mode: Literal["even", "linear"],
+        step_mode: StepMode,
         channels: int,
         growth: int,
         growth_factors: Sequence[int],
@@ -83,7 +82,7 @@ class MSDNet(MultiExitNet):
         prune: Prune,
         reduction: float,
         stem: StemKind,
-        init: Literal["he", "torch"],
+        init: ParameterInit,
         num_classes: int,
         image_size: int,
     ) -> None:

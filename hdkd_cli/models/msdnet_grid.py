@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Prune = Literal["max", "min"]
+from hdkd_cli.choices import Prune
 
 
 class Layer(NamedTuple):

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from hdkd_cli.choices import ParameterInit, Prune, StemKind, StepMode
 from hdkd_cli.settings.section import Section
 
 
@@ -34,7 +35,7 @@ class MSDNetSettings(Section):
     """Layers before the first exit."""
     step: PositiveInt = 1
     """Layers between two exits (``linear``: grows by ``step`` each time)."""
-    step_mode: Literal["even", "linear"] = "even"
+    step_mode: StepMode = "even"
     """Distance between exits: the same everywhere, or growing."""
     channels: PositiveInt = 16
     """Stem width c0 of the finest scale, before its growth factor."""
@@ -44,13 +45,13 @@ class MSDNetSettings(Section):
     """Width factor of each scale, finest first; their number is the number of scales."""
     bottleneck_factors: tuple[PositiveInt, ...] = (1, 2, 4)
     """Width of each scale's 1×1 bottleneck as a multiple of what it feeds."""
-    prune: Literal["max", "min"] = "max"
+    prune: Prune = "max"
     """When fine scales are dropped: early (published CIFAR and ImageNet nets) or late."""
     reduction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Width kept at transitions."""
-    stem: Literal["cifar", "imagenet"] = "cifar"
+    stem: StemKind = "cifar"
     """3×3 stem and 128-wide heads, or 7×7 stride-2 stem with pooling and full-width heads."""
-    init: Literal["he", "torch"] = "he"
+    init: ParameterInit = "he"
     """Initial weights: the paper's He fan-out normal, or the framework's (what public code ran)."""
 
     @model_validator(mode="after")

@@ -10,11 +10,12 @@ import difflib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from hdkd_cli import files
+from hdkd_cli.choices import PresetStatus
 from hdkd_cli.errors import PresetError, UsageError
 from hdkd_cli.settings.section import Section
 
@@ -26,7 +27,7 @@ class PresetInfo(Section):
 
     summary: str
     """One line: what is trained on what, and how long it takes."""
-    status: Literal["starter", "reproduced"]
+    status: PresetStatus
     """A sensible start, or a run whose expected numbers were measured."""
     source: str
     """Paper, table or reasoning the settings come from."""

@@ -6,7 +6,7 @@ no torch, so that the command line starts at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     Field,
@@ -17,6 +17,17 @@ from pydantic import (
     model_validator,
 )
 
+from hdkd_cli.choices import (
+    Augment,
+    Dataset,
+    EquilibriumMode,
+    InMemory,
+    Parametrisation,
+    Precision,
+    ScheduleKind,
+    Teachers,
+    WeightInit,
+)
 from hdkd_cli.settings.networks import ModelSettings, MSDNetSettings
 from hdkd_cli.settings.section import Section
 
@@ -30,7 +41,7 @@ class DataSettings(Section):
     The defaults are those of ``digits``; the other data sets bring their own (``DATASETS`` below).
     """
 
-    name: Literal["digits", "cifar10", "cifar100", "folder", "imagenet"] = "digits"
+    name: Dataset = "digits"
     """The data set. ``folder`` and ``imagenet`` read ``<root>/train/<class>/*``."""
     root: str | None = None
     """Folder the data is in; ``digits`` needs none. (``--data-dir``)"""
@@ -40,7 +51,7 @@ class DataSettings(Section):
     """Side in pixels of the square image the network sees."""
     resize: PositiveInt | None = None
     """Shorter side in pixels before the centre crop of evaluation; absent: ``image_size``."""
-    augment: Literal["none", "pad-crop", "resized-crop"] = "pad-crop"
+    augment: Augment = "pad-crop"
     """Training only: pad and crop at random, or crop a random area and resize it."""
     padding: NonNegativeInt = 2
     """Pixels of zero padding for ``pad-crop``."""
@@ -59,7 +70,7 @@ class DataSettings(Section):
     """Share of the validation images set aside for policies with guarantees; never trains γ."""
     split_seed: NonNegativeInt = 0
     """Seed of the splits: two runs with the same one see the same splits."""
-    in_memory: Literal["auto", "always", "never"] = "auto"
+    in_memory: InMemory = "auto"
     """Decode all images once into memory; ``auto``: when they need less than 2 GiB."""
     cache: bool = True
     """Keep the decoded images on disk beside the data (or in the user's cache folder)."""
@@ -109,11 +120,11 @@ DATASETS: dict[str, dict[str, Any]] = {
 class ObjectiveSettings(Section):
     """The training losses (method section 1)."""
 
-    teachers: Literal["none", "last", "later"] = "later"
+    teachers: Teachers = "later"
     """Who teaches an exit: nobody, the last exit, or all later exits."""
     temperature: PositiveFloat = 3.0
     """Distillation temperature T. [ours]"""
-    gradient_equilibrium: Literal["off", "state", "head"] = "off"
+    gradient_equilibrium: EquilibriumMode = "off"
     """Rescale gradients between exits (Li et al., ICCV 2019): on every tensor an exit hands on
     [ours], or on those its head reads (published)."""
 
@@ -123,9 +134,9 @@ class WeightSettings(Section):
 
     learned: bool = True
     """Learn the weights on validation batches, or keep them as initialised."""
-    init: Literal["balanced", "last", "supervision", "random", "uniform", "dbt"] = "balanced"
+    init: WeightInit = "balanced"
     """Initial weights: method section 2; ``uniform``: all 1; ``dbt``: Phuong & Lampert 2019."""
-    parametrisation: Literal["exp", "grouped", "softmax"] = "exp"
+    parametrisation: Parametrisation = "exp"
     """From the learned vector to positive weights. [ours]"""
     distillation_sum: NonNegativeFloat | None = None
     """Initial sum of the distillation weights (constant under ``grouped``); absent: K−1. [ours]"""
@@ -169,7 +180,7 @@ class OptimizerSettings(Section):
 class ScheduleSettings(Section):
     """Learning rate over time; all positions are fractions of ``training.epochs``."""
 
-    kind: Literal["multi-step", "cosine"] = "multi-step"
+    kind: ScheduleKind = "multi-step"
     """Drops at milestones, or half a cosine down to zero."""
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
     """Where ``multi-step`` multiplies the rate by ``factor``."""
@@ -192,7 +203,7 @@ class TrainingSettings(Section):
     """Images an optimiser step."""
     accumulate: PositiveInt = 1
     """Micro-batches a step is split into."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of convolutions and matrix products; ``fp16`` needs CUDA."""
     compile: bool = False
     """Compile the network before the first step: faster steps after a wait of minutes, which is

@@ -13,19 +13,20 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Format = Literal["table", "json", "jsonl", "csv"]
+from hdkd_cli.choices import OutputFormat
+
 Record = Mapping[str, Any]
 
 
 def emit(
     records: Record | Iterable[Record],
-    form: Format | None = None,
+    form: OutputFormat | None = None,
     *,
     rows: str | None = None,
     columns: Sequence[str] = (),
-    piped: Format = "json",
+    piped: OutputFormat = "json",
 ) -> None:
     """Write a record, or several, to stdout.
 

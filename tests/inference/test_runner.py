@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hdkd_cli.choices import ConfidenceKind
 from hdkd_cli.data import open_data
 from hdkd_cli.evaluation.combination import combine
 from hdkd_cli.evaluation.confidence import confidence
@@ -22,6 +24,10 @@ from hdkd_cli.evaluation.simulate import choose_exits
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import runner
 from hdkd_cli.settings.schema import DataSettings
+
+
+def test_the_runner_knows_all_confidences():
+    assert get_args(ConfidenceKind) == runner.CONFIDENCES
 
 
 @pytest.mark.parametrize("kind", runner.CONFIDENCES)

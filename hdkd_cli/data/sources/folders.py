@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from hdkd_cli.data.sources.base import IMAGE_SUFFIXES, FolderSource, Part
+from hdkd_cli.choices import Part
+from hdkd_cli.data.sources.base import IMAGE_SUFFIXES, FolderSource
 from hdkd_cli.errors import DataError
 
 LAYOUT: Mapping[Part, str] = {"train": "train", "test": "test"}

@@ -1,0 +1,75 @@
+"""Every choice that a user names, once: settings, options, policies and the code read it here.
+
+What a choice does is in a table beside the code that does it. This module imports typing only, so
+that the command line knows all choices before it loads anything else. The exported runner
+(``inference/runner.py``) needs no hdkd and keeps its own copy, which a test compares with these.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+# data
+Dataset = Literal["digits", "cifar10", "cifar100", "folder", "imagenet"]
+"""Data sets that come with the package."""
+Part = Literal["train", "val", "test"]
+"""The parts that a source of images is delivered in."""
+HeldOut = Literal["val", "calibration", "reserve", "test"]
+"""Splits that no optimiser step trains the network on: all that can be scored."""
+Role = Literal["train", HeldOut]
+"""What a split is for."""
+Augment = Literal["none", "pad-crop", "resized-crop"]
+"""What is done to training images at random."""
+InMemory = Literal["auto", "always", "never"]
+"""When all images are decoded into memory once."""
+
+# models
+EquilibriumMode = Literal["off", "state", "head"]
+"""Which tensors gradient equilibrium acts on: none, all of the state, those the head reads."""
+StemKind = Literal["cifar", "imagenet"]
+"""How an MSDNet begins: for small images or for large ones."""
+StepMode = Literal["even", "linear"]
+"""Layers between the exits of an MSDNet: the same number everywhere, or growing."""
+Prune = Literal["max", "min"]
+"""When an MSDNet drops its fine scales: early or late."""
+ParameterInit = Literal["he", "torch"]
+"""Where an MSDNet's parameters start."""
+
+# method
+Teachers = Literal["none", "last", "later"]
+"""Who teaches an exit: nobody, the last exit, all later exits."""
+WeightInit = Literal["balanced", "last", "supervision", "random", "uniform", "dbt"]
+"""Where the weights of the losses start."""
+Parametrisation = Literal["exp", "grouped", "softmax"]
+"""From the learned vector to positive weights."""
+
+# training
+ScheduleKind = Literal["multi-step", "cosine"]
+"""How the learning rate falls."""
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Arithmetic of forward passes."""
+
+# evaluation
+PolicyKind = Literal["geometric", "optimal", "risk"]
+"""How thresholds are found."""
+FixedCombinationKind = Literal["single", "mean", "cost-weighted"]
+"""Combinations of exits that follow from the costs alone."""
+CombinationKind = Literal[FixedCombinationKind, "fitted"]
+"""How an exit's answer is made of its own and the earlier exits' logits."""
+ConfidenceKind = Literal["max-prob", "entropy", "margin"]
+"""What is compared with the thresholds."""
+GuaranteeKind = Literal["ltt", "crc"]
+"""Whether a risk is bounded with a probability (Learn then Test) or on average (conformal risk
+control)."""
+RiskKind = Literal["disagreement", "accuracy-gap"]
+"""What a guarantee bounds."""
+
+# what is written
+ExportTarget = Literal["onnx", "pt2"]
+"""Format of exported programs."""
+OutputFormat = Literal["table", "json", "jsonl", "csv"]
+"""How records are printed."""
+SettingsFormat = Literal["toml", "json"]
+"""How settings are printed."""
+PresetStatus = Literal["starter", "reproduced"]
+"""A sensible start, or a run whose expected numbers were measured."""
