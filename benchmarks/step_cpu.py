@@ -36,7 +36,8 @@ from hdkd_cli.data.sources.base import ArraySource
 from hdkd_cli.data.splits import make_splits
 from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.models import MSDNet, build_model
-from hdkd_cli.settings.schema import DATASETS, METHODS, Settings
+from hdkd_cli.settings.datasets import DATASETS
+from hdkd_cli.settings.schema import METHODS, Settings
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.loop import train_stream, val_stream
 from hdkd_cli.training.state import TrainState
@@ -78,7 +79,7 @@ def settings_for(
     return Settings.model_validate(
         METHODS[method]
         | {
-            "data": DATASETS["cifar100"]
+            "data": dict(DATASETS["cifar100"].defaults)
             | {"name": "cifar100", "root": ".", "val_per_class": 9, "cache": False},
             "model": model,
             "weights": METHODS[method]["weights"] | weights,

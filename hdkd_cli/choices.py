@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import Literal
 
 # data
-Dataset = Literal["digits", "cifar10", "cifar100", "folder", "imagenet"]
-"""Data sets that come with the package."""
 Part = Literal["train", "val", "test"]
 """The parts that a source of images is delivered in."""
 HeldOut = Literal["val", "calibration", "reserve", "test"]

@@ -101,11 +101,12 @@ def _fresh(preset: str) -> MultiExitNet:
     """The network a preset would train, untrained."""
     from hdkd_cli.data import open_data
     from hdkd_cli.runs.network import initial_network
+    from hdkd_cli.settings.datasets import dataset_spec
     from hdkd_cli.settings.layers import resolve
 
     settings = resolve(preset).settings
-    # Only images in folders must be looked at to know how many classes there are.
-    classes = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}.get(settings.data.name)
+    spec = dataset_spec(settings.data.name)
+    classes = spec and spec.num_classes  # else the images must be looked at
     return initial_network(settings, num_classes=classes or len(open_data(settings.data).classes))
 
 

@@ -11,15 +11,18 @@ dataset     ``open_data`` and ``ImageData``, which put these together
 
 from hdkd_cli.data.dataset import ImageData, open_data
 from hdkd_cli.data.order import Batch, Share, Stream
-from hdkd_cli.data.sources.base import IMAGE_SUFFIXES
+from hdkd_cli.data.sources.base import IMAGE_SUFFIXES, ArraySource, FolderSource, Source
 from hdkd_cli.data.splits import Split
 from hdkd_cli.data.transform import read_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "ArraySource",
     "Batch",
+    "FolderSource",
     "ImageData",
     "Share",
+    "Source",
     "Split",
     "Stream",
     "open_data",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -14,13 +15,12 @@ from hdkd_cli.choices import Role
 from hdkd_cli.data.in_memory import MemoryImages
 from hdkd_cli.data.order import WHOLE, Batch, Images, Order, Request, Share, Stream
 from hdkd_cli.data.sources.base import Source
-from hdkd_cli.data.sources.cifar import open_cifar
-from hdkd_cli.data.sources.digits import open_digits
-from hdkd_cli.data.sources.folders import IMAGENET_LAYOUT, LAYOUT, open_folder
 from hdkd_cli.data.splits import Split, make_splits
 from hdkd_cli.data.transform import Normalise, describe, frame, to_pixels, to_rgb
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
+from hdkd_cli.settings.datasets import DatasetSpec, dataset_spec
+from hdkd_cli.settings.factories import call_factory
 from hdkd_cli.settings.schema import DataSettings
 
 MEMORY_LIMIT_BYTES = 2 * 2**30
@@ -33,8 +33,10 @@ def open_data(settings: DataSettings) -> ImageData:
         DataError: images are missing or too few.
         SettingsError: the settings contradict each other.
     """
-    _refuse_contradictions(settings)
-    source = _open_source(settings)
+    spec = dataset_spec(settings.name)
+    assert spec is not None  # the schema knows no other names
+    _refuse_contradictions(settings, spec)
+    source = _open_source(settings, spec)
     images = MemoryImages if _fits_in_memory(source, settings) else LoadedImages
     return ImageData(
         settings, source.classes, make_splits(source, settings), images(source, settings)
@@ -134,7 +136,7 @@ class ImageData:
         return Normalise(self.settings, torch.device("cpu"))(pixels)
 
 
-def _refuse_contradictions(settings: DataSettings) -> None:
+def _refuse_contradictions(settings: DataSettings, spec: DatasetSpec) -> None:
     problems = []
     if settings.resize is not None and settings.resize < settings.image_size:
         problems.append(
@@ -148,24 +150,22 @@ def _refuse_contradictions(settings: DataSettings) -> None:
             "data.in_memory = always does not go with data.augment = resized-crop, which cuts from "
             "the images as they are stored"
         )
-    if settings.name != "digits" and settings.root is None:
-        fetch = ", and --download fetches it there" if settings.name.startswith("cifar") else ""
+    if settings.options and ":" not in settings.name:
+        problems.append(f"data.options: {settings.name} has none; they go with a factory's name")
+    if spec.needs_root and settings.root is None:
+        fetch = ", and --download fetches it there" if spec.downloadable else ""
         problems.append(f"{settings.name} needs a folder: --data-dir says where the data is{fetch}")
     if problems:
         raise SettingsError("\n".join(problems))
 
 
-def _open_source(settings: DataSettings) -> Source:
-    if settings.name == "digits":
-        return open_digits()
-    assert settings.root is not None
-    root = Path(settings.root).expanduser()
-    if settings.name in ("cifar10", "cifar100"):
-        return open_cifar(settings.name, root, download=settings.download)
-    if settings.name == "imagenet":
-        return open_folder(root, IMAGENET_LAYOUT)
-    layout = {**LAYOUT, "val": "val"} if (root / "val").is_dir() else LAYOUT
-    return open_folder(root, layout)
+def _open_source(settings: DataSettings, spec: DatasetSpec) -> Source:
+    if spec.open != settings.name:
+        module, _, function = spec.open.partition(":")
+        source: Source = getattr(import_module(module), function)(settings)
+        return source
+    root = None if settings.root is None else Path(settings.root).expanduser()
+    return call_factory("data", settings.name, {"root": root}, settings.options, Source)  # type: ignore[type-abstract]
 
 
 def _fits_in_memory(source: Source, settings: DataSettings) -> bool:

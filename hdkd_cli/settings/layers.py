@@ -8,9 +8,9 @@ beyond that:
 - ``method = NAME``, in any layer, stands for the settings ``METHODS[NAME]``. In the same layer,
   keys that are spelt out win over it; a higher layer's method wins over lower layers' keys.
 - A layer that changes ``data.name`` drops the lower layers' keys that describe the data set (what
-  ``DATASETS`` names, and ``train_per_class``): they were written for other images, and would be
-  wrong without anybody noticing. The new data set's own defaults take their place. ``data.root``
-  stays: a wrong folder is noticed.
+  ``DATASETS`` names, ``train_per_class`` and ``options``): they were written for other images, and
+  would be wrong without anybody noticing. The new data set's own defaults take their place.
+  ``data.root`` stays: a wrong folder is noticed.
 - A layer that changes ``model.name`` drops the lower layers' model keys that not every network has.
 
 What is dropped is told in ``Resolved.notes``. All mistakes of all layers are reported together.
@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from hdkd_cli.errors import Problem, SettingsError
 from hdkd_cli.settings import presets
+from hdkd_cli.settings.datasets import DATASETS, dataset_spec
 from hdkd_cli.settings.explain import (
     contradictions,
     explain,
@@ -45,7 +46,7 @@ from hdkd_cli.settings.keys import (
     leaves,
     nest,
 )
-from hdkd_cli.settings.schema import DATASETS, METHODS, Settings
+from hdkd_cli.settings.schema import METHODS, Settings
 from hdkd_cli.settings.sources import (
     DEFAULT,
     METHOD,
@@ -150,7 +151,8 @@ def combine(layers: Iterable[Layer], problems: Sequence[Problem] = ()) -> Resolv
             notes += _drop_foreign(section, given, explicit)
         given |= explicit
     data_name = _name("data", given)
-    own = DATASETS.get(data_name, {}) if isinstance(data_name, str) else {}
+    spec = dataset_spec(data_name) if isinstance(data_name, str) else None
+    own = spec.defaults if spec is not None else {}
     given = {f"data.{key}": Given(value, DATASET) for key, value in own.items()} | given
 
     problems += _take_out_unusable(given)
@@ -214,7 +216,9 @@ def _goes_with_name(section: str, key: str) -> bool:
         return False
     field = key.split(".")[1]
     if section == "data":
-        return field == "train_per_class" or any(field in own for own in DATASETS.values())
+        return field in ("options", "train_per_class") or any(
+            field in spec.defaults for spec in DATASETS.values()
+        )
     return not all(field in kind.model_fields for kind in kinds(section))
 
 

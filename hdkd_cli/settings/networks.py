@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from hdkd_cli.choices import ParameterInit, Prune, StemKind, StepMode
+from hdkd_cli.settings.factories import FACTORY
 from hdkd_cli.settings.section import Section
 
 
@@ -64,7 +65,7 @@ class MSDNetSettings(Section):
 class CustomModelSettings(Section):
     """A network of your own: ``model.name = "package.module:factory"``."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    name: Annotated[str, Field(pattern=FACTORY)]
     """Factory called as ``factory(exits=, num_classes=, image_size=, **options)``; it returns a
     ``MultiExitNet``."""
     exits: PositiveInt

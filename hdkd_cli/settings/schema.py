@@ -1,4 +1,6 @@
-"""Every setting, its type, its default and what it means. Defaults live here and in ``networks``.
+"""Every setting, its type, its default and what it means.
+
+Defaults live here, those of networks in ``networks`` and those of data sets in ``datasets``.
 
 The tree is frozen and refuses unknown names. ``settings/layers.py`` fills it. This module imports
 no torch, so that the command line starts at once.
@@ -9,6 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,7 +22,6 @@ from pydantic import (
 
 from hdkd_cli.choices import (
     Augment,
-    Dataset,
     EquilibriumMode,
     InMemory,
     Parametrisation,
@@ -28,6 +30,7 @@ from hdkd_cli.choices import (
     Teachers,
     WeightInit,
 )
+from hdkd_cli.settings.datasets import DATASETS, dataset_spec
 from hdkd_cli.settings.networks import ModelSettings, MSDNetSettings
 from hdkd_cli.settings.section import Section
 
@@ -35,14 +38,25 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
 
 
+def _known_dataset(name: str) -> str:
+    if dataset_spec(name) is None:
+        choices = ", ".join(f'"{known}"' for known in [*DATASETS, "package.module:factory"])
+        raise ValueError(f"no such data set; there are: {choices}")
+    return name
+
+
 class DataSettings(Section):
     """Which images, how they are split, and what is done to them.
 
-    The defaults are those of ``digits``; the other data sets bring their own (``DATASETS`` below).
+    The defaults are those of ``digits``; the other data sets bring their own (``DATASETS``).
     """
 
-    name: Dataset = "digits"
-    """The data set. ``folder`` and ``imagenet`` read ``<root>/train/<class>/*``."""
+    name: Annotated[str, AfterValidator(_known_dataset)] = "digits"
+    """The data set. ``folder`` and ``imagenet`` read ``<root>/train/<class>/*``;
+    ``package.module:factory`` is one of your own, called as ``factory(root=, **options)``; it
+    returns a ``hdkd_cli.data.Source``."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the factory of a data set of your own."""
     root: str | None = None
     """Folder the data is in; ``digits`` needs none. (``--data-dir``)"""
     download: bool = False
@@ -76,45 +90,6 @@ class DataSettings(Section):
     """Keep the decoded images on disk beside the data (or in the user's cache folder)."""
     workers: NonNegativeInt = 4
     """Decoding processes for images that are not held in memory."""
-
-
-# What a data set changes about DataSettings' defaults; a layer of its own (see layers.py).
-# Means and deviations: training images on a 0..1 scale.
-DATASETS: dict[str, dict[str, Any]] = {
-    "digits": {},
-    "cifar10": {
-        "padding": 4,
-        "flip": True,
-        "mean": (0.4914, 0.4824, 0.4467),
-        "std": (0.2471, 0.2435, 0.2616),
-        "val_per_class": 500,
-    },
-    "cifar100": {
-        "padding": 4,
-        "flip": True,
-        "mean": (0.5071, 0.4867, 0.4408),
-        "std": (0.2675, 0.2565, 0.2761),
-        "val_per_class": 50,
-    },
-    "folder": {
-        "image_size": 224,
-        "resize": 256,
-        "augment": "resized-crop",
-        "flip": True,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "val_per_class": None,
-    },
-    "imagenet": {
-        "image_size": 224,
-        "resize": 256,
-        "augment": "resized-crop",
-        "flip": True,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "val_per_class": 50,
-    },
-}
 
 
 class ObjectiveSettings(Section):

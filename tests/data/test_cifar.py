@@ -9,12 +9,16 @@ import pytest
 from pictures import two_classes
 from torchvision import datasets
 
-from hdkd_cli.data import open_data
+from hdkd_cli.data import Source, open_data
 from hdkd_cli.data.sources.cifar import open_cifar
 from hdkd_cli.errors import DataError, SettingsError
 from hdkd_cli.settings.schema import DataSettings
 
 KINDS = {"cifar10": (datasets.CIFAR10, "labels"), "cifar100": (datasets.CIFAR100, "fine_labels")}
+
+
+def opened(name: str, root: Path, *, download: bool) -> Source:
+    return open_cifar(DataSettings(name=name, root=str(root), download=download))
 
 
 def write_cifar(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -44,7 +48,7 @@ def write_cifar(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", KINDS)
 def test_torchvisions_files(name, tmp_path, monkeypatch):
     write_cifar(name, tmp_path, monkeypatch)
-    source = open_cifar(name, tmp_path, download=False)
+    source = opened(name, tmp_path, download=False)
     assert source.classes == ("x", "y", "z")
     assert source.parts == {"train": range(12), "test": range(12, 18)}
     assert source.labels_N.tolist() == [0, 1, 2] * 6
@@ -64,7 +68,7 @@ def test_a_changed_pickle_is_never_opened(file, tmp_path, monkeypatch):
 
     (folder / file).write_bytes(pickle.dumps(Trap()))
     with pytest.raises(DataError, match=rf"{file}: is damaged or was changed.*--download"):
-        open_cifar("cifar100", tmp_path, download=False)
+        opened("cifar100", tmp_path, download=False)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -72,7 +76,7 @@ def test_missing_data_says_what_to_do(tmp_path):
     with pytest.raises(
         DataError, match=r"cifar100 is not there; .*train/<class>.*--download.*--data-dir"
     ):
-        open_cifar("cifar100", tmp_path / "nowhere", download=False)
+        opened("cifar100", tmp_path / "nowhere", download=False)
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(SettingsError, match=r"--data-dir .* --download"):
         open_data(DataSettings(name="cifar10"))
@@ -89,7 +93,7 @@ def test_download_fetches_what_is_missing(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fetch)
     for _ in range(2):  # the second time it is there
-        source = open_cifar("cifar10", tmp_path / "new", download=True)
+        source = opened("cifar10", tmp_path / "new", download=True)
     assert len(source.keys) == 18
     assert calls == [(datasets.CIFAR10.url, "cifar-10-python.tar.gz")]
     assert capsys.readouterr().out == ""
@@ -103,11 +107,11 @@ def test_failed_download_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(
         DataError, match=r"cifar-100-python.tar.gz could not be .*: no route to host"
     ):
-        open_cifar("cifar100", tmp_path, download=True)
+        opened("cifar100", tmp_path, download=True)
 
 
 def test_a_folder_of_images_will_do(tmp_path):
-    source = open_cifar("cifar100", two_classes(tmp_path), download=True)
+    source = opened("cifar100", two_classes(tmp_path), download=True)
     assert source.classes == ("cat", "dog")
 
 
@@ -120,4 +124,4 @@ def test_warnings_of_old_pickles_stay_quiet(tmp_path, monkeypatch):
         return load(*args, **kwargs)
 
     monkeypatch.setattr("torchvision.datasets.cifar.pickle.load", noisy)
-    assert len(open_cifar("cifar10", tmp_path, download=False).keys) == 18
+    assert len(opened("cifar10", tmp_path, download=False).keys) == 18

@@ -12,7 +12,7 @@ from hdkd_cli.settings.schema import DataSettings
 
 
 def test_the_set_is_whole():
-    source = digits.open_digits()
+    source = digits.open_digits(DataSettings())
     assert source.classes == tuple("0123456789")
     assert len(source.keys) == len(set(source.keys)) == 1797
     # images of each digit in the UCI test file
@@ -37,7 +37,7 @@ def test_first_digit_is_the_published_zero():
         [0, 2, 14, 5, 10, 12, 0, 0],
         [0, 0, 6, 13, 10, 0, 0, 0],
     ]
-    source = digits.open_digits()
+    source = digits.open_digits(DataSettings())
     zero = np.round(np.array(published) * 255 / 16 + 1e-9).astype(np.uint8)
     (place,) = np.nonzero((source.pixels_NHW3[..., 0] == zero).all(axis=(1, 2)))
     assert source.labels_N[place].tolist() == [0]
@@ -59,4 +59,4 @@ def test_a_damaged_installation_is_reported(tmp_path, monkeypatch):
     (tmp_path / "digits.safetensors").write_bytes(whole[:1000])
     monkeypatch.setattr(digits, "__file__", str(tmp_path / "digits.py"))
     with pytest.raises(DataError, match=r"digits\.safetensors: is damaged"):
-        digits.open_digits()
+        digits.open_digits(DataSettings())

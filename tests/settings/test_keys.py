@@ -2,7 +2,7 @@
 
 import pytest
 
-from hdkd_cli.settings.keys import SECTIONS, closest, field_of, flatten, kind_of, leaves, nest
+from hdkd_cli.settings.keys import closest, field_of, flatten, kind_of, leaves, nest
 from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
 from hdkd_cli.settings.schema import Settings
 
@@ -32,7 +32,7 @@ def test_leaves_are_flat_and_nest_rebuilds_them() -> None:
     flat = leaves(settings)
     assert flat["model.options.x"] == 1
     assert flat["model.options.a.b"] == {"c": [2]}
-    assert nest(flat) == {section: dict(getattr(settings, section)) for section in SECTIONS}
+    assert Settings.model_validate(nest(flat)) == settings
     assert Settings.model_validate(nest(flat)) == settings
 
 

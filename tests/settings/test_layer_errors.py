@@ -66,7 +66,8 @@ def test_the_parts_of_a_problem() -> None:
         (
             "data.name=mnist",
             'data.name = "mnist" (--set): '
-            "should be 'digits', 'cifar10', 'cifar100', 'folder' or 'imagenet'",
+            'no such data set; there are: "digits", "cifar10", "cifar100", "folder", "imagenet", '
+            '"package.module:factory"',
         ),
         ("training.epochs=ten", 'training.epochs = "ten" (--set): should be a valid integer'),
         ("training.epochs=1.5", "training.epochs = 1.5 (--set): should be a valid integer"),

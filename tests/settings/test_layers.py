@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import Resolved, resolve, resolve_over
 from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
 from hdkd_cli.settings.schema import (
-    DATASETS,
     METHODS,
     DataSettings,
     Settings,
@@ -82,8 +82,8 @@ def test_later_assignment_wins() -> None:
 @pytest.mark.parametrize("name", DATASETS)
 def test_data_set_brings_its_defaults(name: str) -> None:
     resolved = given(f"data.name={name}")
-    assert resolved.settings.data == DataSettings(name=name, **DATASETS[name])  # type: ignore[arg-type]
-    for key in DATASETS[name]:
+    assert resolved.settings.data == DataSettings(name=name, **DATASETS[name].defaults)  # type: ignore[arg-type]
+    for key in DATASETS[name].defaults:
         assert resolved.origin[f"data.{key}"] == "dataset"
 
 
@@ -132,7 +132,7 @@ def test_change_of_data_set_drops_what_described_the_other(tmp_path: Path) -> No
     resolved = given(
         "data.name=imagenet", "data.resize=300", preset=toml(tmp_path / "p.toml", text)
     )
-    own = DATASETS["imagenet"] | {"resize": 300}
+    own = dict(DATASETS["imagenet"].defaults) | {"resize": 300}
     assert resolved.settings.data == DataSettings(
         name="imagenet", root="/images", split_seed=3, workers=1, **own
     )

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdkd_cli.errors import SettingsError
+from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
 from hdkd_cli.settings.schema import (
-    DATASETS,
     METHODS,
     DataSettings,
     OptimizerSettings,

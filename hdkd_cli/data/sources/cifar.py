@@ -15,21 +15,23 @@ from typing import Any
 import torch
 
 from hdkd_cli.data.sources.base import ArraySource, Source
-from hdkd_cli.data.sources.folders import open_folder
+from hdkd_cli.data.sources.folders import folder_of, open_folder
 from hdkd_cli.errors import DataError
+from hdkd_cli.settings.schema import DataSettings
 
 
-def open_cifar(name: str, root: Path, *, download: bool) -> Source:
+def open_cifar(settings: DataSettings) -> Source:
     """Open ``cifar10`` or ``cifar100``.
 
     Args:
-        name: Which of the two.
-        root: Folder that holds torchvision's folder, or ``train/<class>/*`` and ``test/<class>/*``.
-        download: Fetch the authors' archive into ``root`` if it holds neither.
+        settings: ``name``, which of the two; ``root``, which holds torchvision's folder, or
+            ``train/<class>/*`` and ``test/<class>/*``; ``download``, whether to fetch the authors'
+            archive if it holds neither.
 
     Raises:
         DataError: the data is not there, cannot be fetched, or is not what its authors published.
     """
+    name, root = settings.name, folder_of(settings)
     if (root / "train").is_dir():
         return open_folder(root)
     from torchvision import datasets
@@ -45,7 +47,7 @@ def open_cifar(name: str, root: Path, *, download: bool) -> Source:
     def differing() -> list[str]:
         return [f for f, md5 in checksums.items() if not check_integrity(folder / f, md5)]
 
-    if download and differing():
+    if settings.download and differing():
         _fetch(kind, root)
     wrong = differing()
     if wrong and (folder / wrong[0]).exists():

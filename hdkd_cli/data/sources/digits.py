@@ -11,9 +11,10 @@ from torch import Tensor
 from hdkd_cli.data.sources.base import ArraySource
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import read_tensors
+from hdkd_cli.settings.schema import DataSettings
 
 
-def open_digits() -> ArraySource:
+def open_digits(settings: DataSettings) -> ArraySource:  # noqa: ARG001
     """The digits as 8×8 RGB; 36 images of each class are always the test part.
 
     Raises:

@@ -15,9 +15,35 @@ import torch
 from hdkd_cli.choices import Part
 from hdkd_cli.data.sources.base import IMAGE_SUFFIXES, FolderSource
 from hdkd_cli.errors import DataError
+from hdkd_cli.settings.schema import DataSettings
 
 LAYOUT: Mapping[Part, str] = {"train": "train", "test": "test"}
 IMAGENET_LAYOUT: Mapping[Part, str] = {"train": "train", "test": "val"}  # its test/ has no labels
+
+
+def open_folders(settings: DataSettings) -> FolderSource:
+    """Open ``folder``: a ``val`` folder holds the validation images, if there is one.
+
+    Raises:
+        DataError: as ``open_folder``.
+    """
+    root = folder_of(settings)
+    return open_folder(root, {**LAYOUT, "val": "val"} if (root / "val").is_dir() else LAYOUT)
+
+
+def open_imagenet(settings: DataSettings) -> FolderSource:
+    """Open ``imagenet``: its official validation images are the test part.
+
+    Raises:
+        DataError: as ``open_folder``.
+    """
+    return open_folder(folder_of(settings), IMAGENET_LAYOUT)
+
+
+def folder_of(settings: DataSettings) -> Path:
+    """The folder that ``data.root`` names; ``~`` is the user's home."""
+    assert settings.root is not None  # open_data asks for it
+    return Path(settings.root).expanduser()
 
 
 def open_folder(root: Path, layout: Mapping[Part, str] = LAYOUT) -> FolderSource:

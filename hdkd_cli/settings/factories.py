@@ -1,0 +1,72 @@
+"""Code from outside that settings name: ``package.module:factory``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, TypeVar
+
+from hdkd_cli.errors import HdkdError, SettingsError
+
+FACTORY = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+T = TypeVar("T")
+
+
+def call_factory(
+    section: str,
+    name: str,
+    arguments: Mapping[str, Any],
+    options: Mapping[str, Any],
+    returns: type[T],
+) -> T:
+    """What the factory ``name`` returns.
+
+    Args:
+        section: The section whose ``name`` it is, and whose ``options`` are for it.
+        name: ``package.module:factory``.
+        arguments: What every such factory gets, by keyword.
+        options: Further keyword arguments, of this one.
+        returns: What it has to return.
+
+    Raises:
+        SettingsError: it cannot be imported or called so, raises, or returns something else.
+        HdkdError: raised by the factory itself.
+    """
+    where = f"{section}.name = {name!r}"
+    wanted = f"{returns.__module__.rpartition('.')[0]}.{returns.__name__}"
+    if taken := sorted(arguments.keys() & options.keys()):
+        raise SettingsError(
+            f"{section}.options: {', '.join(taken)} cannot be set here (other settings decide)"
+        )
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = import_module(module_name)
+    except ImportError as problem:
+        raise SettingsError(
+            f"{where}: {module_name} cannot be imported ({problem}); install it or put its folder "
+            "on PYTHONPATH"
+        ) from problem
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise SettingsError(
+            f"{where}: {module_name} has no function {attribute!r}; name one that returns a "
+            f"{returns.__name__}"
+        )
+    arguments = {**arguments, **options}
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except (TypeError, ValueError) as problem:
+        raise SettingsError(
+            f"{where}: the factory does not take {', '.join(arguments)} ({problem})"
+        ) from problem
+    try:
+        made = factory(**arguments)
+    except HdkdError:
+        raise
+    except Exception as problem:
+        raise SettingsError(f"{where}: it raised {type(problem).__name__}: {problem}") from problem
+    if not isinstance(made, returns):
+        raise SettingsError(f"{where}: returned a {type(made).__name__}, a {wanted} is needed")
+    return made
