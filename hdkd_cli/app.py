@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 
 from hdkd_cli.commands import (
     calibrate,
+    compare,
     doctor,
     evaluate,
     export,
@@ -158,6 +159,7 @@ app.command("scores")(evaluate.scores)
 app.command("predict")(predict.predict)
 app.command("profile")(profile.profile)
 app.command("export")(export.export)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 
 _presets = _group("Complete named runs to start from.")

@@ -61,6 +61,10 @@ GuaranteeKind = Literal["ltt", "crc"]
 control)."""
 RiskKind = Literal["disagreement", "accuracy-gap"]
 """What a guarantee bounds."""
+CompareBy = Literal["run", "method"]
+"""What is compared: each run for itself, or methods, whose runs are their seeds."""
+Verdict = Literal["higher", "lower", "within noise"]
+"""Where a difference lies, if its interval excludes 0."""
 
 # what is written
 ExportTarget = Literal["onnx", "pt2"]

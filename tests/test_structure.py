@@ -17,7 +17,7 @@ LAYERS = [
     {"evaluation"},
     {"runs"},
     {"method", "models", "data"},
-    {"settings", "devices", "files"},
+    {"settings", "devices", "files", "records"},
     {"errors", "choices"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -141,9 +141,14 @@ def _write_table(
         file=sys.stdout, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True
     )
     for name, value in (head or {}).items():
-        if name != "schema":
+        if name != "schema" and not _holds_rows(value):
             console.print(f"{name}: {cell(value, name)}")
     console.print(table)
+
+
+def _holds_rows(value: Any) -> bool:
+    """Whether ``value`` would need a table of its own, or is an empty list."""
+    return isinstance(value, list | tuple) and all(isinstance(one, Mapping) for one in value)
 
 
 def cell(value: Any, name: str = "") -> str:

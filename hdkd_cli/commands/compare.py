@@ -1,0 +1,190 @@
+"""``hdkd compare``: differences between runs, or methods over seeds, with their intervals."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hdkd_cli.choices import CompareBy
+from hdkd_cli.commands import options
+from hdkd_cli.commands.inputs import open_run, read_source, scores_of
+from hdkd_cli.errors import ArtifactError, UsageError
+from hdkd_cli.ui.console import talk
+from hdkd_cli.ui.output import emit
+
+if TYPE_CHECKING:
+    from hdkd_cli.choices import Role
+    from hdkd_cli.evaluation.compare import Answers
+    from hdkd_cli.evaluation.policy import ExitPolicy
+    from hdkd_cli.evaluation.scores import Scores
+    from hdkd_cli.records import Comparison
+    from hdkd_cli.runs.folder import RunFolder
+
+COLUMNS = (
+    "other", "what", "first_pct", "other_pct", "difference_pct", "low_pct", "high_pct", "seeds",
+    "seeds_t_low_pct", "seeds_t_high_pct", "seeds_bootstrap_low_pct", "seeds_bootstrap_high_pct",
+    "p_holm", "verdict", "verdict_over",
+)  # fmt: skip
+EVERY = 8  # of 33 budgets a table shows five
+
+
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...", help="Run folders; differences are to the first.", show_default=False
+        ),
+    ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--scores", metavar="FILE", help="Score file, beside runs or alone. May be repeated."
+        ),
+    ] = None,
+    by: Annotated[
+        CompareBy,
+        typer.Option(
+            "--by", help="What is compared: each run, or methods, whose runs are their seeds."
+        ),
+    ] = "run",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            metavar="B",
+            help="Mean cost: a fraction of the first run's full network (0.4) or MACs (30M). May "
+            "be repeated. Default: 33 from the first exit's cost to the last's, and their mean.",
+        ),
+    ] = None,
+    split: options.SplitOption = None,
+    data_dir: options.DataDirOption = None,
+    device: options.DeviceOption = None,
+    batch_size: options.BatchSizeOption = None,
+    form: options.FormatOption = None,
+) -> None:
+    """How far runs differ from the first, per exit and per budget, and whether it is noise.
+
+    Each difference has a paired bootstrap interval over images, which tells how trained networks
+    would do on other images. With --by method and several seeds it also has intervals over seeds
+    (Student's t, and bootstrap), which tell how another training would do. Budgets use the policies
+    that all runs have; if there are none, the geometric family of their val scores. Default split:
+    test.
+    """
+    from hdkd_cli.evaluation.budget import parse_budget
+    from hdkd_cli.evaluation.compare import compare as compare_answers
+    from hdkd_cli.evaluation.compare import refuse_nothing_to_compare
+
+    files = scores or []
+    if len(runs or ()) + len(files) < 2:
+        raise UsageError("give at least two runs or score files: differences are to the first")
+    if by == "method" and files:
+        raise UsageError("--by method reads the method and seed of runs: a score file has neither")
+
+    def collect(run: RunFolder, role: Role) -> Scores:
+        return scores_of(run, role, data_dir=data_dir, device=device, batch_size=batch_size)
+
+    folders = [open_run(name) for name in runs or ()]
+    answers = [*_of_runs(folders, split or "test", collect), *_of_files(files, split)]
+    macs = [parse_budget(text, answers[0].macs_K[-1]) for text in budget or ()]
+    record = compare_answers(answers, by=by, budgets=macs)
+    for one in record.incomparable:
+        talk.warning(f"{one.name} is not compared: {one.reason}")
+    for note in record.notes:
+        talk.note(note)
+    refuse_nothing_to_compare(record)
+    if not budget and (form == "table" or (form is None and sys.stdout.isatty())):
+        record = _brief(record)
+    emit(record.as_record(), form, rows=record.rows, columns=COLUMNS)
+
+
+def _of_runs(
+    runs: Sequence[RunFolder], role: Role, collect: Callable[[RunFolder, Role], Scores]
+) -> Iterator[Answers]:
+    from hdkd_cli.evaluation.compare import Answers, method_names
+
+    settings = [run.settings() for run in runs]
+    kept = [_policies(run) for run in runs]
+    fit = bool(runs) and not set.intersection(*(set(policies) for policies in kept))
+    if fit:
+        talk.note("the runs have no policy in common: budgets use the geometric family of val")
+    methods = method_names(settings)
+    for run, name, method, policies, of_run in zip(
+        runs, _names(runs), methods, kept, settings, strict=True
+    ):
+        yield Answers.of(
+            collect(run, role),
+            _geometric(run, collect) if fit else policies,
+            name=name,
+            run=str(run.path),
+            method=method,
+            seed=of_run.training.seed,
+        )
+
+
+def _of_files(files: Sequence[Path], split: str | None) -> Iterator[Answers]:
+    from hdkd_cli.evaluation.compare import Answers
+
+    for path in files:
+        source = read_source(None, path, split, "test", data_dir=None, device=None, batch_size=None)
+        yield Answers.of(source.scores, {}, name=source.name, run=source.name)
+
+
+def _names(runs: Sequence[RunFolder]) -> list[str]:
+    """What each run is called: its folder's name, or its path where names are not unique."""
+    names = [run.path.resolve().name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    paths = [str(run.path) for run in runs]
+    if twice := sorted({path for path in paths if paths.count(path) > 1}):
+        raise UsageError(f"{', '.join(twice)}: given more than once")
+    return paths
+
+
+def _policies(run: RunFolder) -> Mapping[str, ExitPolicy]:
+    """The policies of a run that belong to its checkpoint."""
+    from hdkd_cli.evaluation.compatibility import check_checkpoint
+    from hdkd_cli.evaluation.policy import read_policy
+
+    found = {}
+    for path in sorted(run.policies.glob("*.json")):
+        try:
+            policy = read_policy(path)
+            check_checkpoint(
+                policy, run.checkpoint().model_sha256, str(run.path), allow_mismatch=False
+            )
+        except ArtifactError as problem:
+            talk.warning(f"{path}: left out ({problem})")
+            continue
+        found[path.stem] = policy
+    return found
+
+
+def _geometric(
+    run: RunFolder, collect: Callable[[RunFolder, Role], Scores]
+) -> Mapping[str, ExitPolicy]:
+    """The geometric family of the run's val scores, which is not kept."""
+    from hdkd_cli.evaluation.calibration import calibrate_geometric
+
+    try:
+        scores = collect(run, "val")
+    except ArtifactError as problem:
+        talk.warning(f"{run.path}: no policy can be fitted ({problem})")
+        return {}
+    policy = calibrate_geometric(
+        scores, combination="single", confidence="max-prob", temperature=False, budgets_macs=()
+    )
+    return {"geometric": policy}
+
+
+def _brief(record: Comparison) -> Comparison:
+    """The record with five of the 33 budgets: a table for people has no room for all."""
+    shown, budgets = [], 0
+    for one in record.differences:
+        budgets = 0 if one.budget_macs is None else budgets + 1
+        if budgets == 0 or budgets % EVERY == 1:
+            shown.append(one)
+    return record.model_copy(update={"differences": tuple(shown)})

@@ -1,0 +1,406 @@
+"""Trained networks side by side: how far each is from the first, and whether that is noise.
+
+All numbers are accuracies on the same images, exit by exit, and with every policy that all of them
+have at equal budgets (evaluation, section 6). An interval over images is a paired bootstrap; an
+interval over seeds needs several runs of a method (`paired`).
+K exits, N samples, S seeds, P operating points, B budgets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import stdev
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdkd_cli.choices import CompareBy, Verdict
+from hdkd_cli.errors import BudgetError, ScoresError
+from hdkd_cli.evaluation.bootstrap import LEVEL, RESAMPLES, paired_difference
+from hdkd_cli.evaluation.combination import fixed_combination
+from hdkd_cli.evaluation.paired import SeedDifference, holm, over_seeds
+from hdkd_cli.evaluation.policy import ExitPolicy
+from hdkd_cli.evaluation.scores import Scores
+from hdkd_cli.evaluation.simulate import simulate, threshold_array
+from hdkd_cli.evaluation.table import ExitTable, tabulate
+from hdkd_cli.records import (
+    ComparedSide,
+    Comparison,
+    Difference,
+    Incomparable,
+    Level,
+)
+from hdkd_cli.settings.keys import leaves
+from hdkd_cli.settings.schema import METHODS, Settings
+
+BUDGETS = 33  # equally spaced, from the first exit's cost to the last's
+# Runs that differ in these alone are the same experiment.
+_NOT_THE_EXPERIMENT = frozenset(
+    {"training.seed", "training.device", "data.root", "data.download", "data.workers"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A policy on a split, as far as a comparison needs it.
+
+    Attributes:
+        policy: The policy.
+        first_N: Whether the first exit is right about each sample, as the policy reads it.
+        correct_PN: Whether each sample is classified correctly at each operating point.
+    """
+
+    policy: ExitPolicy
+    first_N: NDArray[np.bool_]
+    correct_PN: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, policy: ExitPolicy, table: ExitTable) -> Curve:
+        """The curve of ``policy`` on a table that was read through it."""
+        prediction_PN = simulate(table, threshold_array(policy.points)).prediction_PN
+        return cls(policy, table.correct_KN[0], prediction_PN == table.labels_N)
+
+    def within(self, budget_macs: float) -> NDArray[np.bool_]:
+        """Who is classified correctly, (N,), at the best validation point within a budget.
+
+        Below the policy's cheapest point all samples leave at the first exit [ours].
+        """
+        try:
+            point = self.policy.select(budget_macs)
+        except BudgetError:
+            return self.first_N
+        correct_N: NDArray[np.bool_] = self.correct_PN[self.policy.points.index(point)]
+        return correct_N
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one trained network gets right on a split: all that a comparison needs to know.
+
+    Attributes:
+        name: What the comparison calls it; one of a kind.
+        method: The group it belongs to where seeds are compared.
+        seed: Seed of its training; None: unknown.
+        run: Where it is.
+        meta: What its scores say about themselves.
+        labels_sha256: Fingerprint of the labels in their order.
+        num_classes: C.
+        macs_K: Cost of leaving at each exit.
+        correct_KN: Whether each exit alone is right about each sample.
+        curves: Name of a policy → its curve.
+    """
+
+    name: str
+    method: str
+    seed: int | None
+    run: str
+    meta: Mapping[str, str]
+    labels_sha256: str
+    num_classes: int
+    macs_K: tuple[int, ...]
+    correct_KN: NDArray[np.bool_]
+    curves: Mapping[str, Curve]
+
+    @classmethod
+    def of(
+        cls,
+        scores: Scores,
+        policies: Mapping[str, ExitPolicy],
+        *,
+        name: str,
+        run: str,
+        method: str = "",
+        seed: int | None = None,
+    ) -> Answers:
+        """Reduce ``scores`` to what exits and ``policies`` get right."""
+        single = fixed_combination("single", scores.macs_K)
+        alone = tabulate(scores, single, (1.0,) * scores.num_exits, "max-prob")
+        return cls(
+            name=name,
+            method=method,
+            seed=seed,
+            run=run,
+            meta=scores.meta,
+            labels_sha256=hashlib.sha256(alone.labels_N.tobytes()).hexdigest(),
+            num_classes=scores.num_classes,
+            macs_K=scores.macs_K,
+            correct_KN=alone.correct_KN,
+            curves={
+                policy_name: Curve.of(
+                    p, tabulate(scores, p.combination, p.temperatures, p.confidence)
+                )
+                for policy_name, p in policies.items()
+            },
+        )
+
+
+class _Measure(NamedTuple):
+    """One thing that is measured of every network."""
+
+    what: str
+    exit: int | None = None
+    policy: str | None = None
+    budgets: tuple[float, ...] = ()
+    headline: bool = True  # counted among the comparisons that Holm's method adjusts for
+
+    def pct_N(self, of: Answers) -> NDArray[np.float64]:
+        """100 where a sample is right and 0 where not, averaged over the budgets."""
+        if self.exit is not None:
+            right_N: NDArray[np.float64] = of.correct_KN[self.exit - 1].astype(np.float64)
+            return 100 * right_N
+        assert self.policy is not None
+        curve = of.curves[self.policy]
+        right_BN = np.stack([curve.within(budget) for budget in self.budgets])
+        right_N = right_BN.mean(axis=0)
+        return 100 * right_N
+
+    def place(self) -> dict[str, object]:
+        """The fields of a record that say what was measured."""
+        budget = self.budgets[0] if len(self.budgets) == 1 else None
+        return {
+            "what": self.what, "exit": self.exit, "policy": self.policy, "budget_macs": budget,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Runs that are averaged: one run, or the seeds of a method."""
+
+    name: str
+    runs: tuple[Answers, ...]
+
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        return tuple(run.seed for run in self.runs)
+
+
+def compare(
+    runs: Sequence[Answers],
+    *,
+    by: CompareBy = "run",
+    budgets: Sequence[float] = (),
+) -> Comparison:
+    """Differences of accuracy to the first run, or to the method of the first run.
+
+    Args:
+        runs: What to compare; at least one.
+        by: Whether each run stands for itself or for a seed of its method.
+        budgets: Mean costs in MACs; none: 33 equally spaced ones from the first exit's cost to the
+            last's, and their mean.
+
+    Returns:
+        The record. Runs on other images than the first are listed as incomparable, and no number
+        is given for them.
+    """
+    first, *others = runs
+    reasons = {run.name: reason for run in others if (reason := unlike(first, run))}
+    same = [run for run in runs if run.name not in reasons]
+    sides, notes = _sides(same, by)
+    measures = list(_measures(same, budgets, notes))
+    found = [
+        (measure.headline, _difference(sides[0], other, measure))
+        for other in sides[1:]
+        for measure in measures
+    ]
+    return Comparison(
+        by=by,
+        dataset=first.meta.get("dataset"),
+        split=first.meta.get("split"),
+        samples=first.correct_KN.shape[1],
+        first=sides[0].name,
+        level_pct=100 * LEVEL,
+        resamples=RESAMPLES,
+        comparisons=sum(headline for headline, _ in found),
+        sides=tuple(
+            ComparedSide(
+                name=side.name,
+                runs=tuple(run.run for run in side.runs),
+                seeds=side.seeds,
+                levels=tuple(_level(side, measure) for measure in measures),
+            )
+            for side in sides
+        ),
+        incomparable=tuple(Incomparable(name=n, reason=r) for n, r in reasons.items()),
+        notes=tuple(notes),
+        differences=_adjusted(found),
+    )
+
+
+def unlike(first: Answers, other: Answers) -> str | None:
+    """Why two networks cannot be compared; None if they were tested on the same images."""
+    for what, field in (("data set", "dataset"), ("split", "split")):
+        ours, theirs = first.meta.get(field), other.meta.get(field)
+        if None not in (ours, theirs) and ours != theirs:
+            return f"another {what} ({theirs}, not {ours})"
+    if first.num_classes != other.num_classes:
+        return f"other classes ({other.num_classes}, not {first.num_classes})"
+    ours, theirs = first.meta.get("split_sha256"), other.meta.get("split_sha256")
+    if None in (ours, theirs):
+        return None if first.labels_sha256 == other.labels_sha256 else "other images"
+    return None if ours == theirs else "other images of the split"
+
+
+def refuse_nothing_to_compare(comparison: Comparison) -> None:
+    """A comparison needs two sides.
+
+    Raises:
+        ScoresError: only one is left; says why the others are not comparable.
+    """
+    if len(comparison.sides) > 1:
+        return
+    reasons = "; ".join(f"{one.name}: {one.reason}" for one in comparison.incomparable)
+    raise ScoresError(
+        f"nothing can be compared with {comparison.first}"
+        + (f" ({reasons})" if reasons else ": all runs are seeds of that one method")
+    )
+
+
+def method_of(settings: Settings) -> str:
+    """The name of the method that ``settings`` follow; ``custom`` if it has none."""
+    values = leaves(settings)
+    for name, sections in METHODS.items():
+        wanted = {
+            f"{s}.{f}": value for s, fields in sections.items() for f, value in fields.items()
+        }
+        if wanted.items() <= values.items():
+            return name
+    return "custom"
+
+
+def method_names(settings: Sequence[Settings]) -> list[str]:
+    """A name for each run, equal for runs that differ in nothing but the seed.
+
+    Where settings other than the method's set runs of one method apart, the name says them.
+    """
+    values = [
+        {k: v for k, v in leaves(one).items() if k not in _NOT_THE_EXPERIMENT} for one in settings
+    ]
+    methods = [method_of(one) for one in settings]
+    names = []
+    for method, own in zip(methods, values, strict=True):
+        alike = [v for m, v in zip(methods, values, strict=True) if m == method]
+        apart = sorted(
+            key for key in set().union(*alike) if len({repr(other.get(key)) for other in alike}) > 1
+        )
+        said = ", ".join(f"{key}={own[key]}" for key in apart if key in own)
+        names.append(f"{method} ({said})" if said else method)
+    return names
+
+
+def _sides(runs: Sequence[Answers], by: CompareBy) -> tuple[list[_Side], list[str]]:
+    if by == "run":
+        return [_Side(run.name, (run,)) for run in runs], []
+    notes = []
+    groups: dict[str, dict[int | str, Answers]] = {}
+    for run in runs:
+        group = groups.setdefault(run.method, {})
+        key = run.name if run.seed is None else run.seed
+        if key in group:
+            notes.append(f"{run.name}: seed {run.seed} of {run.method} is there already; left out")
+        group.setdefault(key, run)
+    sides = [_Side(name, tuple(group.values())) for name, group in groups.items()]
+    for side in sides[1:]:
+        common, most = len(_in_common(sides[0], side)), max(len(sides[0].runs), len(side.runs))
+        how = "only they are compared" if common else "compared without pairing seeds"
+        if common < most:
+            notes += [f"{side.name}: {common} seeds in common with {sides[0].name}; {how}"]
+    return sides, notes
+
+
+def _measures(
+    runs: Sequence[Answers], budgets: Sequence[float], notes: list[str]
+) -> Iterator[_Measure]:
+    for k in range(1, 1 + min(len(run.macs_K) for run in runs)):
+        yield _Measure(f"exit {k}", exit=k)
+    everywhere = set.intersection(*(set(run.curves) for run in runs))
+    notes += [
+        f"policy {name} is not compared: not all of the runs have it"
+        for name in sorted(set().union(*(run.curves for run in runs)) - everywhere)
+    ]
+    low, high = max(run.macs_K[0] for run in runs), min(run.macs_K[-1] for run in runs)
+    if low >= high:
+        return  # no budget leaves a choice to all
+    for name in sorted(everywhere):
+        grid = budgets or np.linspace(low, high, BUDGETS).tolist()
+        for budget in grid:
+            what = f"{name} at {budget / 1e6:.2f} M"
+            yield _Measure(what, policy=name, budgets=(budget,), headline=bool(budgets))
+        if len(grid) > 1:
+            what = f"{name}, mean of {len(grid)} budgets"
+            yield _Measure(what, policy=name, budgets=tuple(grid))
+
+
+def _in_common(first: _Side, other: _Side) -> list[tuple[Answers, Answers]]:
+    theirs = {run.seed: run for run in other.runs if run.seed is not None}
+    return [(run, theirs[run.seed]) for run in first.runs if run.seed in theirs]
+
+
+def _difference(first: _Side, other: _Side, measure: _Measure) -> Difference:
+    pairs = _in_common(first, other)
+    ours_S = [a for a, _ in pairs] or first.runs
+    theirs_S = [b for _, b in pairs] or other.runs
+    ours_SN = np.stack([measure.pct_N(run) for run in ours_S])
+    theirs_SN = np.stack([measure.pct_N(run) for run in theirs_S])
+    images = paired_difference(theirs_SN.mean(axis=0), ours_SN.mean(axis=0))
+    seeds = over_seeds(ours_SN.mean(axis=1), theirs_SN.mean(axis=1)) if len(pairs) > 1 else None
+    low, high = (images.low, images.high) if seeds is None else (seeds.t_low, seeds.t_high)
+    return Difference.model_validate(
+        {
+            "other": other.name,
+            **measure.place(),
+            "first_pct": float(ours_SN.mean()),
+            "other_pct": float(theirs_SN.mean()),
+            "difference_pct": images.value,
+            "low_pct": images.low,
+            "high_pct": images.high,
+            "seeds": len(pairs) if pairs else None,
+            **_of_seeds(seeds),
+            "verdict": _verdict(low, high),
+            "verdict_over": "images" if seeds is None else "seeds",
+        }
+    )
+
+
+def _adjusted(found: Sequence[tuple[bool, Difference]]) -> tuple[Difference, ...]:
+    """The differences, p-values of those that count (True) adjusted for how many they are."""
+    counted = [place for place, (counts, one) in enumerate(found) if counts and one.p is not None]
+    differences = [one for _, one in found]
+    p_holm_M = holm([differences[place].p or 0.0 for place in counted])
+    for place, p_holm in zip(counted, p_holm_M.tolist(), strict=True):
+        differences[place] = differences[place].model_copy(update={"p_holm": p_holm})
+    return tuple(differences)
+
+
+def _of_seeds(seeds: SeedDifference | None) -> dict[str, float]:
+    if seeds is None:
+        return {}
+    return {
+        "seeds_deviation_pct": seeds.deviation,
+        "seeds_t_low_pct": seeds.t_low,
+        "seeds_t_high_pct": seeds.t_high,
+        "seeds_bootstrap_low_pct": seeds.bootstrap_low,
+        "seeds_bootstrap_high_pct": seeds.bootstrap_high,
+        "p": seeds.p,
+    }
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    if low <= 0 <= high:
+        return "within noise"
+    return "higher" if low > 0 else "lower"
+
+
+def _level(side: _Side, measure: _Measure) -> Level:
+    values_S = [float(measure.pct_N(run).mean()) for run in side.runs]
+    return Level.model_validate(
+        {
+            **measure.place(),
+            "mean_pct": sum(values_S) / len(values_S),
+            "deviation_pct": stdev(values_S) if len(values_S) > 1 else None,
+            "min_pct": min(values_S),
+            "max_pct": max(values_S),
+        }
+    )
