@@ -24,11 +24,11 @@ from typing import Any
 from harness import RESULTS, write_record
 
 from hdkd_cli.devices import resolve_device
-from hdkd_cli.evaluation.anytime import anytime_record
+from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import calibrate_geometric
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.of_run import scores_of_run
-from hdkd_cli.evaluation.simulate import budget_record
+from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.files import write_json
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
@@ -144,14 +144,14 @@ def evaluate(run_dir: Path, data_dir: Path) -> dict[str, Any]:
             val, combination=kind, confidence="max-prob", temperature=False, budgets_macs=()
         )
         results[kind] = {
-            "anytime": anytime_record(
+            "anytime": anytime(
                 test,
                 fixed_combination(kind, test.macs_K),
                 (1.0,) * test.num_exits,
                 ece_bins=run.settings().evaluation.ece_bins,
                 run=run_dir.name,
-            ),
-            "budget": budget_record(policy, test, run=run_dir.name),
+            ).as_record(),
+            "budget": budget(policy, test, run=run_dir.name).as_record(),
         }
     return results
 

@@ -2,14 +2,14 @@
 
 A shape may gain fields, none is renamed or removed: a reader ignores what it does not know.
 Policies are records too; they are in `evaluation.policy`, beside what checks them. Imports no
-torch.
+torch. K exits, C classes.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from hdkd_cli.choices import CompareBy, Verdict
 
@@ -31,6 +31,140 @@ class Record(Part):
     def as_record(self) -> dict[str, Any]:
         """The record as JSON holds it, ``schema`` first."""
         return {"schema": self.schema_id, **self.model_dump(mode="json", by_alias=True)}
+
+
+# -- what training leaves ---------------------------------------------------------------------
+
+
+class RunInfo(Record):
+    """How a run was started and how it ended: run.json. None: not known, or not yet."""
+
+    schema_id: ClassVar[str] = "hdkd/run/1"
+
+    preset: str
+    """The preset it began from."""
+    seed: int
+    """Seed of initialisation, order and augmentation."""
+    created: str
+    """When, in UTC."""
+    launch: str | None = None
+    """The job that made it, where several processes train together."""
+    status: str
+    """created, running, finished, interrupted, diverged or failed."""
+    exit_code: int | None = None
+    """That of the program, once it ended."""
+    ended: str | None = None
+    """When, in UTC."""
+    argv: tuple[str, ...] = ()
+    """The command line."""
+    git_revision: str | None = None
+    """Revision of hdkd, "+" appended when the tree had changes."""
+    python: str | None = None
+    """Version of Python."""
+    platform: str | None = None
+    """Operating system and machine."""
+    versions: dict[str, str] = {}
+    """Versions of the packages that numbers depend on."""
+    device: str | None = None
+    """What it was trained on."""
+    ranks: int | None = None
+    """Processes that trained it together."""
+    classes: tuple[str, ...] = ()
+    """Class names in the order of the labels; empty before training begins."""
+    splits: dict[str, str] = {}
+    """Fingerprint of each split, by role."""
+
+
+# -- evaluation -------------------------------------------------------------------------------
+
+
+class AnytimeExit(Part):
+    """One exit, if all images leave there. Costs are cumulative; None: the scores do not say."""
+
+    exit: int
+    """Its number, from 1."""
+    macs: int
+    """Multiply-accumulates of the network as it runs."""
+    macs_eager: int | None
+    """The same for a network that computes every scale of a block."""
+    ops: int | None
+    """The count that MSDNet's repositories print as FLOPs."""
+    params: int | None
+    """Parameters."""
+    top1_pct: float
+    """Accuracy."""
+    top5_pct: float
+    """Share of images whose class is among the five most probable."""
+    nll: float | None
+    """Mean negative log-likelihood in nats; None if it is infinite."""
+    ece_pct: float
+    """Expected calibration error."""
+    auroc: float | None
+    """How well the largest probability tells right from wrong; None where all answers are alike."""
+
+
+class Anytime(Record):
+    """Accuracy, likelihood and calibration of each exit against its cost."""
+
+    schema_id: ClassVar[str] = "hdkd/anytime/1"
+    rows: ClassVar[str | None] = "exits"
+
+    run: str | None
+    """Run folder, or score file."""
+    split: str | None
+    """Which images; None: the scores do not say."""
+    combination: str
+    """How an exit uses the exits before it."""
+    samples: int
+    """How many images."""
+    exits: tuple[AnytimeExit, ...]
+    """(K,)"""
+
+
+class BudgetPoint(Part):
+    """One operating point of a policy on a split; costs are averages over its images."""
+
+    target_macs: float | None
+    """The budget it was made for, if it was made for one."""
+    macs: float
+    """Multiply-accumulates of the network as it runs."""
+    macs_eager: float | None
+    """The same for a network that computes every scale of a block; None: not known."""
+    ops: float | None
+    """The count that MSDNet's repositories print as FLOPs; None: not known."""
+    top1_pct: float
+    """Accuracy."""
+    exit_share: tuple[float, ...]
+    """(K,): share of the images that leave at each exit."""
+    thresholds: tuple[float | None, ...]
+    """(K−1,): leave at exit k if its confidence is at least this; None: exit k is not used."""
+    seconds_per_image: float | None = None
+    """Measured, where it was asked for."""
+    measured_speedup: float | None = None
+    """Against the full network on the same images, where it was asked for."""
+
+
+class Budget(Record):
+    """Every operating point of a policy on a split."""
+
+    schema_id: ClassVar[str] = "hdkd/budget/1"
+    rows: ClassVar[str | None] = "points"
+
+    run: str | None
+    """Run folder, or score file."""
+    split: str | None
+    """Which images; None: the scores do not say."""
+    policy: str
+    """Kind of the policy."""
+    samples: int
+    """How many images."""
+    points: tuple[BudgetPoint, ...]
+    """In the order of the policy's."""
+
+    @property
+    def best(self) -> BudgetPoint:
+        """The point of highest accuracy; the first of them on ties."""
+        return max(self.points, key=lambda point: point.top1_pct)
 
 
 # -- comparison -------------------------------------------------------------------------------
@@ -152,3 +286,287 @@ class Comparison(Record):
     """Sentences on what was left out."""
     differences: tuple[Difference, ...]
     """Every other side, measure by measure."""
+
+
+# -- inference --------------------------------------------------------------------------------
+
+
+class Prediction(Record):
+    """What the network says about one image, and where it left."""
+
+    schema_id: ClassVar[str] = "hdkd/prediction/1"
+
+    image: str | None
+    """Its path; None for an image that came from memory."""
+    label: int
+    """The predicted class, from 0."""
+    class_name: str = Field(
+        serialization_alias="class", validation_alias=AliasChoices("class", "class_name")
+    )
+    """Its name (``class`` in JSON)."""
+    exit: int
+    """The exit taken, from 1."""
+    confidence: float
+    """How sure that exit was, in the policy's measure."""
+    macs: int
+    """Multiply-accumulates up to that exit."""
+
+
+class Latency(Part):
+    """How long a batch takes."""
+
+    batch: int
+    """Images in it."""
+    median: float
+    """Milliseconds."""
+    p95: float
+    """Milliseconds that 95 of 100 batches do not exceed."""
+
+
+class ProfiledExit(Part):
+    """Size, cost and measured time of one exit, all earlier stages and heads included."""
+
+    exit: int
+    """Its number, from 1."""
+    params: int
+    """Parameters."""
+    macs: int
+    """Multiply-accumulates of the network as it runs."""
+    macs_eager: int
+    """The same for a network that computes every scale of a block."""
+    ops: int
+    """The count that MSDNet's repositories print as FLOPs."""
+    latency_ms: Latency
+    """One image at a time."""
+    batch_latency_ms: Latency
+    """A whole batch."""
+    throughput_images_per_s: float
+    """In such batches."""
+
+
+class Speedup(Part):
+    """Early exit against the full network, on the same images in turn."""
+
+    batch: int
+    """Images that enter together."""
+    images_per_s: float
+    """Leaving early."""
+    full_images_per_s: float
+    """All images to the last exit, without the heads that it does not need."""
+    theoretical_speedup: float
+    """What multiply-accumulates promise."""
+    stage_time_speedup: float
+    """What the measured time of the stages promises."""
+    realised_speedup: float
+    """What was measured."""
+    realised_over_theoretical: float
+    """How much of the promise of multiply-accumulates was kept."""
+    realised_over_stage_time: float
+    """How much of the promise of stage times was kept."""
+    regrouped_images_per_s: float | None = None
+    """With samples waiting before each stage until a batch is full; None: batches of one."""
+    regrouped_speedup: float | None = None
+    """The same against the full network."""
+
+
+class PolicyProfile(Speedup):
+    """A policy's operating point, measured in batches and one image at a time."""
+
+    kind: str
+    """Kind of the policy."""
+    target_macs: float | None
+    """The budget the point was made for, if it was made for one."""
+    thresholds: tuple[float | None, ...]
+    """(K−1,)"""
+    macs: float
+    """Mean cost of the images that were timed."""
+    exit_share: tuple[float, ...]
+    """(K,): share of them that leave at each exit."""
+    images: int
+    """How many."""
+    one_by_one: Speedup
+    """The same in batches of one."""
+
+
+class Profile(Record):
+    """What a network costs: exit by exit, and under a policy against the full network."""
+
+    schema_id: ClassVar[str] = "hdkd/profile/1"
+    rows: ClassVar[str | None] = "exits"
+
+    run: str | None = None
+    """The run folder, if it is one that was profiled."""
+    preset: str | None = None
+    """The preset, if it is one that was profiled, with fresh weights."""
+    device: str
+    """What was measured on."""
+    precision: str
+    """Arithmetic."""
+    exits: tuple[ProfiledExit, ...]
+    """(K,)"""
+    policy: PolicyProfile | None
+    """The run's policy; None: there is none."""
+
+
+class ExportedFile(Part):
+    """A file that an export wrote."""
+
+    name: str
+    """Inside the folder."""
+    bytes: int
+    """Its size."""
+
+
+class ExportLatency(Part):
+    """Mean milliseconds per image on this machine's processor."""
+
+    batch: int
+    """Images that enter together."""
+    threads: int
+    """Of the processor."""
+    exported_ms: float
+    """The exported programs, leaving early."""
+    exported_full_ms: float
+    """The exported programs, all images to the last exit."""
+    pytorch_ms: float
+    """PyTorch, leaving early."""
+    pytorch_full_ms: float
+    """PyTorch, all images to the last exit."""
+
+
+class Export(Record):
+    """What ``hdkd export`` wrote."""
+
+    schema_id: ClassVar[str] = "hdkd/export/1"
+    rows: ClassVar[str | None] = "files"
+
+    folder: str
+    """Where."""
+    to: str
+    """Format of the programs."""
+    files: tuple[ExportedFile, ...]
+    """All files in it."""
+    latency: tuple[ExportLatency, ...] | None
+    """One entry per batch size; None: not asked for."""
+
+
+class ExportedTransform(Part):
+    """How the runner prepares an image."""
+
+    mode: Literal["RGB"] = "RGB"
+    """Channels."""
+    resize: int
+    """Shorter side in pixels."""
+    interpolation: str
+    """How it is resized."""
+    crop: int
+    """Side in pixels of the square cut out of the centre."""
+    mean: tuple[float, ...]
+    """Subtracted per channel, on a 0..1 scale."""
+    std: tuple[float, ...]
+    """Divided by per channel."""
+
+
+class StageProgram(Part):
+    """One stage of an exported network."""
+
+    file: str
+    """Its file."""
+    inputs: tuple[str, ...]
+    """Names of the tensors it takes, batch first."""
+    outputs: tuple[str, ...]
+    """Names of the tensors it returns: logits, then the state."""
+
+
+class ManifestFile(ExportedFile):
+    """A file of an export, with its fingerprint."""
+
+    sha256: str
+    """Of its content."""
+
+
+class Exported(Record):
+    """An exported network: manifest.json of the folder, which the runner reads."""
+
+    schema_id: ClassVar[str] = "hdkd/exported/1"
+
+    to: str
+    """Format of the programs."""
+    network: str
+    """Architecture."""
+    checkpoint_sha256: str
+    """Where the weights come from."""
+    input_shape: tuple[int, ...]
+    """(3, H, W)"""
+    transform: ExportedTransform
+    """What is done to an image first."""
+    macs: tuple[int, ...]
+    """(K,): cumulative multiply-accumulates."""
+    programs: tuple[StageProgram, ...]
+    """(K,)"""
+    files: tuple[ManifestFile, ...]
+    """All other files of the folder."""
+
+
+# -- settings, presets, the machine -----------------------------------------------------------
+
+
+class PresetEntry(Part):
+    """A preset that comes with hdkd."""
+
+    name: str
+    """What ``hdkd train`` calls it."""
+    summary: str | None = None
+    """What is trained on what, and how long it takes."""
+    status: str | None = None
+    """starter, or reproduced."""
+    source: str | None = None
+    """Paper, table or reasoning the settings come from."""
+    expected: dict[str, Any] = {}
+    """What a run should reach, for reproduced presets."""
+
+
+class Presets(Record):
+    """All presets."""
+
+    schema_id: ClassVar[str] = "hdkd/presets/1"
+    rows: ClassVar[str | None] = "presets"
+
+    presets: tuple[PresetEntry, ...]
+    """By name."""
+
+
+class ResolvedSettings(Record):
+    """The settings that a run would use, and who said so."""
+
+    schema_id: ClassVar[str] = "hdkd/resolved/1"
+
+    settings: dict[str, Any]
+    """Section → key → value."""
+    origin: dict[str, str]
+    """Key → the layer its value comes from."""
+    notes: tuple[str, ...]
+    """Sentences about keys that were dropped."""
+
+
+class DoctorCheck(Part):
+    """One thing that was looked at."""
+
+    check: str
+    """What."""
+    status: Literal["ok", "warning", "error"]
+    """How it is."""
+    detail: str
+    """What was found."""
+
+
+class Doctor(Record):
+    """Whether this machine can train."""
+
+    schema_id: ClassVar[str] = "hdkd/doctor/1"
+    rows: ClassVar[str | None] = "checks"
+
+    healthy: bool
+    """Nothing that is needed is broken."""
+    checks: tuple[DoctorCheck, ...]
+    """In the order of looking."""

@@ -30,7 +30,7 @@ import step_cpu
 import thresholds
 
 from hdkd_cli.data import open_data
-from hdkd_cli.evaluation.anytime import anytime_record
+from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import fit_combination
 from hdkd_cli.evaluation.of_run import scores_of_run
 from hdkd_cli.runs.folder import RunFolder
@@ -352,8 +352,8 @@ def test_a_run_does_not_differ_from_itself(runs_dir):
     first, again = interval.compare([run, run], None)
     scores = scores_of_run(run, "test", device=CPU, note=print)
     single = fit_combination(scores, "single", temperature=False)
-    exits = anytime_record(scores, *single, ece_bins=15, run=None)["exits"]
-    assert first["test_top1_pct"] == [round(e["top1_pct"], 2) for e in exits]
+    exits = anytime(scores, *single, ece_bins=15, run=None).exits
+    assert first["test_top1_pct"] == [round(e.top1_pct, 2) for e in exits]
     assert first == again
     assert (first["interval"], first["val_batch_size"], first["epochs"]) == (2, 16, 2)
     assert first["over_first"] == [0, 0, 0]

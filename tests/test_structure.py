@@ -17,7 +17,8 @@ LAYERS = [
     {"evaluation"},
     {"runs"},
     {"method", "models", "data"},
-    {"settings", "devices", "files", "records"},
+    {"settings", "devices", "files"},
+    {"records"},
     {"errors", "choices"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

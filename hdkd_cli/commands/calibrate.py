@@ -172,7 +172,7 @@ def calibrate_thresholds(
         write_policy(output, fitted)
     elif source.run is not None:
         source.run.keep_policy(kind, fitted.as_record())
-    emit(fitted.as_record(), form, rows="points", columns=COLUMNS)
+    emit(fitted, form, columns=COLUMNS)
 
 
 def _refuse_contradictions(

@@ -98,7 +98,7 @@ def compare(
     refuse_nothing_to_compare(record)
     if not budget and (form == "table" or (form is None and sys.stdout.isatty())):
         record = _brief(record)
-    emit(record.as_record(), form, rows=record.rows, columns=COLUMNS)
+    emit(record, form, columns=COLUMNS)
 
 
 def _of_runs(

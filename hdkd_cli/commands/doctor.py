@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -20,6 +20,8 @@ from hdkd_cli.ui.output import emit
 
 if TYPE_CHECKING:
     import torch
+
+    from hdkd_cli.records import DoctorCheck
 
 LITTLE_DISK_BYTES = 2 << 30  # a few checkpoints of a large network
 SELF_TEST_TOLERANCE = 1e-3  # relative; float32 must pass too (mps)
@@ -34,15 +36,19 @@ class _Concern(Exception):
 
 def doctor(form: FormatOption = None) -> None:
     """Check packages, devices, disk, presets and arithmetic; exit code 3 if one is broken."""
-    checks = [_check(name, probe) for name, probe in _probes()]
-    healthy = all(check["status"] != "error" for check in checks)
-    record = {"schema": "hdkd/doctor/1", "healthy": healthy, "checks": checks}
-    emit(record, form, rows="checks", columns=("check", "status", "detail"))
+    from hdkd_cli.records import Doctor
+
+    checks = tuple(_check(name, probe) for name, probe in _probes())
+    healthy = all(check.status != "error" for check in checks)
+    emit(Doctor(healthy=healthy, checks=checks), form, columns=("check", "status", "detail"))
     if not healthy:
         raise typer.Exit(ArtifactError.exit_code)
 
 
-def _check(name: str, probe: Callable[[], str]) -> dict[str, str]:
+def _check(name: str, probe: Callable[[], str]) -> DoctorCheck:
+    from hdkd_cli.records import DoctorCheck
+
+    status: Literal["ok", "warning", "error"]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what libraries deprecate is their own business
@@ -51,7 +57,7 @@ def _check(name: str, probe: Callable[[], str]) -> dict[str, str]:
         status, detail = "warning", str(concern)
     except Exception as problem:  # whatever breaks here is the finding
         status, detail = "error", f"{type(problem).__name__}: {problem}"
-    return {"check": name, "status": status, "detail": detail}
+    return DoctorCheck(check=name, status=status, detail=detail)
 
 
 def _probes() -> Iterator[Probe]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -27,6 +27,7 @@ from hdkd_cli.ui.output import emit
 if TYPE_CHECKING:
     from hdkd_cli.evaluation.policy import ExitPolicy
     from hdkd_cli.evaluation.scores import Scores
+    from hdkd_cli.records import Budget
 
 ANYTIME_COLUMNS = (
     "exit", "macs", "ops", "params", "top1_pct", "top5_pct", "nll", "ece_pct", "auroc",
@@ -77,7 +78,7 @@ def eval_anytime(
 
     The fitted combination is fitted on the val split. --fail-under looks at the last exit.
     """
-    from hdkd_cli.evaluation.anytime import anytime_record
+    from hdkd_cli.evaluation.anytime import anytime
     from hdkd_cli.evaluation.calibration import fit_combination
     from hdkd_cli.settings.schema import EvaluationSettings
 
@@ -90,14 +91,14 @@ def eval_anytime(
         held_out = _val_scores(
             source, split, data_dir=data_dir, device=device, batch_size=batch_size
         )
-    record = anytime_record(
+    record = anytime(
         source.scores,
         *fit_combination(held_out, combination or "single", temperature=False),
         ece_bins=settings.ece_bins,
         run=source.name,
     )
-    emit(record, form, rows="exits", columns=ANYTIME_COLUMNS)
-    _gate(record["exits"][-1]["top1_pct"], fail_under, "the last exit")
+    emit(record, form, columns=ANYTIME_COLUMNS)
+    _gate(record.exits[-1].top1_pct, fail_under, "the last exit")
 
 
 def _val_scores(
@@ -143,7 +144,7 @@ def eval_budget(
     --fail-under looks at the policy's most accurate point.
     """
     from hdkd_cli.evaluation.compatibility import check_policy
-    from hdkd_cli.evaluation.simulate import budget_record
+    from hdkd_cli.evaluation.simulate import budget
 
     if policy == "-" and run == "-":
         raise UsageError("only one of RUN and --policy can be read from stdin")
@@ -155,32 +156,32 @@ def eval_budget(
     chosen = read_policy_option(policy, source.run)
     for warning in check_policy(chosen, source.scores, allow_mismatch=allow_mismatch):
         talk.warning(warning)
-    record = budget_record(chosen, source.scores, run=source.name)
+    record = budget(chosen, source.scores, run=source.name)
     if measured:
-        _add_seconds(
+        record = _with_seconds(
             record, source, chosen, data_dir=data_dir, device=device, batch_size=batch_size
         )
-    emit(record, form, rows="points", columns=BUDGET_COLUMNS)
-    _gate(max(p["top1_pct"] for p in record["points"]), fail_under, "the policy's best point")
+    emit(record, form, columns=BUDGET_COLUMNS)
+    _gate(record.best.top1_pct, fail_under, "the policy's best point")
 
 
-def _add_seconds(
-    record: dict[str, Any],
+def _with_seconds(
+    record: Budget,
     source: Source,
     policy: ExitPolicy,
     *,
     data_dir: Path | None,
     device: str | None,
     batch_size: int | None,
-) -> None:
-    """Run every point of ``policy`` on some images; put what it took into its row."""
+) -> Budget:
+    """Run every point of ``policy`` on some images; add what it took to its row."""
     from hdkd_cli.devices import resolve_device
     from hdkd_cli.evaluation.table import tabulate
     from hdkd_cli.inference.measured import images_in_time, measure_points, unlike_simulation
     from hdkd_cli.inference.of_run import data_of_run, deployed, some_images
     from hdkd_cli.runs.network import trained_network
 
-    run, scores, split = source.run, source.scores, cast("Role", record["split"])
+    run, scores, split = source.run, source.scores, cast("Role", record.split)
     assert run is not None
     where = resolve_device(device or "auto")
     net = deployed(trained_network(run), where).net
@@ -189,15 +190,23 @@ def _add_seconds(
     count = images_in_time(net, len(policy.points), size)
     places, images = some_images(data, split, count, where)
     result = measure_points(net, policy, images, size)
-    for p, row in enumerate(record["points"]):
-        row["seconds_per_image"] = float(result.seconds_per_image_P[p])
-        row["measured_speedup"] = float(result.speedup_P[p])
     table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
     if unlike := unlike_simulation(result, policy, table, places):
         talk.warning(
             f"{unlike} of {result.exit_PN.size} exits taken differ from those simulated, by more "
             "than rounding"
         )
+    seconds = zip(
+        record.points,
+        result.seconds_per_image_P.tolist(),
+        result.speedup_P.tolist(),
+        strict=True,
+    )
+    points = tuple(
+        point.model_copy(update={"seconds_per_image": taken, "measured_speedup": speedup})
+        for point, taken, speedup in seconds
+    )
+    return record.model_copy(update={"points": points})
 
 
 def _gate(top1_pct: float, fail_under: float | None, what: str) -> None:

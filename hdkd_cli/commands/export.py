@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from hdkd_cli.ui.output import emit
 if TYPE_CHECKING:
     from hdkd_cli.evaluation.policy import ExitPolicy
     from hdkd_cli.models.contract import MultiExitNet
+    from hdkd_cli.records import ExportLatency
     from hdkd_cli.runs.folder import RunFolder
 
 
@@ -46,6 +47,7 @@ def export(
     from hdkd_cli.inference.export import export as export_network
     from hdkd_cli.inference.export import refuse_target
     from hdkd_cli.models.cost import measure_costs
+    from hdkd_cli.records import Export, ExportedFile
     from hdkd_cli.runs.network import trained_network
 
     refuse_target(to, output)
@@ -68,21 +70,21 @@ def export(
         folder=output,
         checkpoint_sha256=checkpoint,
     )
-    record = {
-        "schema": "hdkd/export/1",
-        "folder": output,
-        "to": to,
-        "files": [
-            {"name": path.name, "bytes": path.stat().st_size} for path in sorted(output.iterdir())
-        ],
-        "latency": _latency(output, net, chosen, opened, data_dir) if measure else None,
-    }
-    emit(record, form, rows="files")
+    record = Export(
+        folder=str(output),
+        to=to,
+        files=tuple(
+            ExportedFile(name=path.name, bytes=path.stat().st_size)
+            for path in sorted(output.iterdir())
+        ),
+        latency=_latency(output, net, chosen, opened, data_dir) if measure else None,
+    )
+    emit(record, form)
 
 
 def _latency(
     folder: Path, net: MultiExitNet, policy: ExitPolicy, run: RunFolder, data_dir: Path | None
-) -> list[dict[str, Any]]:
+) -> tuple[ExportLatency, ...]:
     """The programs beside PyTorch, on test images."""
     import torch
 

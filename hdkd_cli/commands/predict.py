@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
     from hdkd_cli.inference.of_run import Deployed
+    from hdkd_cli.records import Prediction
     from hdkd_cli.runs.folder import RunFolder
 
-PREDICTION_SCHEMA = "hdkd/prediction/1"
 COLUMNS = ("image", "class", "exit", "confidence", "macs")
 
 
@@ -132,7 +132,7 @@ class _Session:
         self.began: float | None = None
         self.ended = 0.0
 
-    def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def records(self, names: Iterable[str]) -> Iterator[Prediction]:
         """One record an image, in order; those of a batch are out before the next one runs."""
         from hdkd_cli.data.workers import cpu_count
         from hdkd_cli.inference.arriving import batches_of
@@ -178,18 +178,19 @@ class _Session:
             self.ended = time.monotonic()
         return answers
 
-    def _record(self, name: str, label: int, k: int, confidence: float) -> dict[str, Any]:
+    def _record(self, name: str, label: int, k: int, confidence: float) -> Prediction:
+        from hdkd_cli.records import Prediction
+
         self.done += 1
         self.exits[k] += 1
-        return {
-            "schema": PREDICTION_SCHEMA,
-            "image": name,
-            "label": label,
-            "class": self.classes[label],
-            "exit": k + 1,
-            "confidence": confidence,
-            "macs": self.macs_K[k],
-        }
+        return Prediction(
+            image=name,
+            label=label,
+            class_name=self.classes[label],
+            exit=k + 1,
+            confidence=confidence,
+            macs=self.macs_K[k],
+        )
 
     def _refused(self, problem: DataError) -> None:
         self.bad += 1

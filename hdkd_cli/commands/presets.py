@@ -20,12 +20,7 @@ def list_presets(form: FormatOption = None) -> None:
     """List the presets that come with hdkd."""
     from hdkd_cli.settings import presets
 
-    rows = []
-    for name in presets.names():
-        info = presets.read(name).info
-        rows.append({"name": name, **(info.model_dump() if info else {})})
-    record = {"schema": "hdkd/presets/1", "presets": rows}
-    emit(record, form, rows="presets", columns=("name", "status", "summary"))
+    emit(presets.listed(), form, columns=("name", "status", "summary"))
 
 
 def show_preset(preset: PresetName) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hdkd_cli.inference.of_run import Deployed
     from hdkd_cli.models.contract import MultiExitNet
+    from hdkd_cli.records import PolicyProfile
     from hdkd_cli.runs.folder import RunFolder
 
 COLUMNS = (
@@ -53,8 +54,9 @@ def profile(
     full network. Batches too large for --seconds are halved.
     """
     from hdkd_cli.devices import describe_device, resolve_device
-    from hdkd_cli.inference.latency import PROFILE_SCHEMA, exit_records, fitting_batch
+    from hdkd_cli.inference.latency import fitting_batch, profile_exits
     from hdkd_cli.inference.of_run import deployed
+    from hdkd_cli.records import Profile
     from hdkd_cli.runs.network import trained_network
 
     run = open_run(target) if target == "-" or Path(target).is_dir() else None
@@ -65,16 +67,10 @@ def profile(
     size = fitting_batch(at.net, batch_size, seconds / 4)
     if size < batch_size:
         talk.note(f"batches of {size} images, not {batch_size}, to end in {seconds:g} s")
-    record: dict[str, Any] = {
-        "schema": PROFILE_SCHEMA,
-        "run" if run else "preset": str(run.path) if run else target,
-        "device": describe_device(where),
-        "precision": "fp32",
-        "exits": exit_records(at.net, at.costs, batch_size=size, seconds=seconds),
-        "policy": None,
-    }
+    exits = profile_exits(at.net, at.costs, batch_size=size, seconds=seconds)
+    under = None
     if run is not None:
-        record["policy"] = _under_policy(
+        under = _under_policy(
             run,
             at,
             policy,
@@ -85,15 +81,23 @@ def profile(
             batch_size=size,
             seconds=seconds,
             allow_mismatch=allow_mismatch,
-            images_per_s=record["exits"][-1]["throughput_images_per_s"],
+            images_per_s=exits[-1].throughput_images_per_s,
         )
-    emit(record, form, rows="exits", columns=COLUMNS)
-    if under := record["policy"]:
+    record = Profile(
+        run=str(run.path) if run else None,
+        preset=None if run else target,
+        device=describe_device(where),
+        precision="fp32",
+        exits=exits,
+        policy=under,
+    )
+    emit(record, form, columns=COLUMNS)
+    if under is not None:
         talk.note(
-            f"leaving early, {under['images_per_s']:,.0f} images/s instead of "
-            f"{under['full_images_per_s']:,.0f}: {under['realised_speedup']:.2f} times as fast, "
-            f"where multiply-accumulates promise {under['theoretical_speedup']:.2f} and the time "
-            f"of the stages {under['stage_time_speedup']:.2f}"
+            f"leaving early, {under.images_per_s:,.0f} images/s instead of "
+            f"{under.full_images_per_s:,.0f}: {under.realised_speedup:.2f} times as fast, "
+            f"where multiply-accumulates promise {under.theoretical_speedup:.2f} and the time "
+            f"of the stages {under.stage_time_speedup:.2f}"
         )
 
 
@@ -123,10 +127,10 @@ def _under_policy(
     seconds: float,
     allow_mismatch: bool,
     images_per_s: float,
-) -> dict[str, Any] | None:
+) -> PolicyProfile | None:
     """The policy part of the record; None if the run has no policy and none was asked for."""
     from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
-    from hdkd_cli.inference.latency import images_needed, policy_record
+    from hdkd_cli.inference.latency import images_needed, profile_policy
     from hdkd_cli.inference.of_run import data_of_run, some_images
 
     if policy is None and budget is None and not (run.policies / "last").exists():
@@ -148,7 +152,7 @@ def _under_policy(
     )
     data = data_of_run(run, split, None if data_dir is None else str(data_dir))
     count = images_needed(1 / images_per_s, batch_size, seconds)
-    return policy_record(
+    return profile_policy(
         at.net,
         at.costs,
         chosen,

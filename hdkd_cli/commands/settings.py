@@ -41,15 +41,7 @@ def show_settings(
         },
     )
     if form == "json":
-        emit(
-            {
-                "schema": resolved.settings.schema_version,
-                "settings": resolved.settings.model_dump(),
-                "origin": resolved.origin,
-                "notes": resolved.notes,
-            },
-            "json",
-        )
+        emit(resolved.record(), "json")
         return
     for note in resolved.notes:
         talk.note(note)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +16,17 @@ from hdkd_cli.evaluation.combination import combined_chunks
 from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.reliability import reliability
 from hdkd_cli.evaluation.scores import Scores
+from hdkd_cli.records import Anytime, AnytimeExit
 
-ANYTIME_SCHEMA = "hdkd/anytime/1"
 
-
-def anytime_record(
+def anytime(
     scores: Scores,
     combination: Combination,
     temperatures_K: Sequence[float],
     *,
     ece_bins: int,
     run: str | None,
-) -> dict[str, Any]:
+) -> Anytime:
     """Accuracy, likelihood and calibration of each exit against its cost.
 
     Args:
@@ -37,10 +35,6 @@ def anytime_record(
         temperatures_K: Their temperatures.
         ece_bins: Bins of the calibration error.
         run: The run's name for the record.
-
-    Returns:
-        A record of schema ``hdkd/anytime/1``. Beyond the shape other text relies on, ``auroc`` says
-        how well an exit's largest probability tells right from wrong.
     """
     costs = {
         "macs": scores.macs_K,
@@ -48,21 +42,22 @@ def anytime_record(
         "ops": scores.ops_K,
         "params": scores.params_K,
     }
-    return {
-        "schema": ANYTIME_SCHEMA,
-        "run": run,
-        "split": scores.meta.get("split"),
-        "combination": combination.kind,
-        "samples": scores.num_samples,
-        "exits": [
-            {
-                "exit": k + 1,
-                **{name: None if cost_K is None else cost_K[k] for name, cost_K in costs.items()},
-                **_measure(scores, k, combination, temperature, ece_bins),
-            }
+    return Anytime(
+        run=run,
+        split=scores.meta.get("split"),
+        combination=combination.kind,
+        samples=scores.num_samples,
+        exits=tuple(
+            AnytimeExit.model_validate(
+                {
+                    "exit": k + 1,
+                    **{name: cost_K and cost_K[k] for name, cost_K in costs.items()},
+                    **_measure(scores, k, combination, temperature, ece_bins),
+                }
+            )
             for k, temperature in enumerate(temperatures_K)
-        ],
-    }
+        ),
+    )
 
 
 def _measure(

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -23,23 +22,20 @@ from pydantic import (
 from hdkd_cli.choices import CombinationKind, ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
 from hdkd_cli.errors import BudgetError, PolicyError
 from hdkd_cli.files import write_json
-
-SCHEMA = "hdkd/policy/1"
-
+from hdkd_cli.records import Part, Record
 
 # A confidence lies in [0, 1]: numbers outside are sentinels of other programs, and are refused.
 Threshold = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class Combination(_Frozen):
+class Combination(Part):
     """How the logits of the exits reached so far are averaged at each exit."""
+
+    model_config = _STRICT
 
     kind: CombinationKind
     """Where the weights come from."""
@@ -60,8 +56,10 @@ class Combination(_Frozen):
         return self
 
 
-class OperatingPoint(_Frozen):
+class OperatingPoint(Part):
     """One set of thresholds, and what it does on the split it was fitted on."""
+
+    model_config = _STRICT
 
     target_macs: PositiveFloat | None
     """The budget it was made for, if it was made for one."""
@@ -74,8 +72,10 @@ class OperatingPoint(_Frozen):
     """Accuracy."""
 
 
-class FittedOn(_Frozen):
+class FittedOn(Part):
     """The scores a policy comes from. None where those scores did not say."""
+
+    model_config = _STRICT
 
     checkpoint_sha256: str | None
     """The weights."""
@@ -87,8 +87,10 @@ class FittedOn(_Frozen):
     """How many there were."""
 
 
-class Guarantee(_Frozen):
+class Guarantee(Part):
     """What holds for the images that calibration samples were drawn like, whatever the network."""
+
+    model_config = _STRICT
 
     kind: GuaranteeKind
     """``ltt``: with a probability over calibration sets; ``crc``: on average over them."""
@@ -104,8 +106,12 @@ class Guarantee(_Frozen):
     """The guarantee in a sentence."""
 
 
-class ExitPolicy(_Frozen):
+class ExitPolicy(Record):
     """A family of operating points for one network."""
+
+    model_config = _STRICT
+    schema_id: ClassVar[str] = "hdkd/policy/1"
+    rows: ClassVar[str | None] = "points"
 
     kind: PolicyKind
     """How the thresholds were found."""
@@ -188,10 +194,6 @@ class ExitPolicy(_Frozen):
             )
         return min(good, key=lambda point: (point.val_macs, -point.val_top1_pct))
 
-    def as_record(self) -> dict[str, Any]:
-        """The policy as JSON holds it."""
-        return {"schema": SCHEMA, **self.model_dump(mode="json")}
-
 
 def write_policy(path: Path, policy: ExitPolicy) -> None:
     """Write ``policy`` as JSON, atomically."""
@@ -229,10 +231,13 @@ def parse_policy(text: str, source: str) -> ExitPolicy:
         record = json.loads(text)
     except (ValueError, RecursionError) as problem:
         raise PolicyError(f"{source}: is not JSON ({problem})") from None
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
+    schema, wanted = (
+        record.get("schema") if isinstance(record, dict) else None,
+        ExitPolicy.schema_id,
+    )
+    if schema != wanted:
         found = f"schema {schema!r}" if schema is not None else "JSON without a schema"
-        raise PolicyError(f"{source}: is {found}, a policy of schema {SCHEMA!r} is needed")
+        raise PolicyError(f"{source}: is {found}, a policy of schema {wanted!r} is needed")
     try:
         return ExitPolicy.model_validate_json(text)
     except ValidationError as problem:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import ExitTable, tabulate
-
-BUDGET_SCHEMA = "hdkd/budget/1"
+from hdkd_cli.records import Budget, BudgetPoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +75,7 @@ def mean_cost(count_PK: NDArray[np.int64], costs_K: Sequence[int]) -> NDArray[np
     return cost_P
 
 
-def budget_record(policy: ExitPolicy, scores: Scores, *, run: str | None) -> dict[str, Any]:
+def budget(policy: ExitPolicy, scores: Scores, *, run: str | None) -> Budget:
     """Budgeted batch classification: every point of ``policy`` on ``scores``.
 
     Args:
@@ -86,7 +84,7 @@ def budget_record(policy: ExitPolicy, scores: Scores, *, run: str | None) -> dic
         run: The run's name for the record.
 
     Returns:
-        A record of schema ``hdkd/budget/1``; costs are realised averages.
+        The record; costs are realised averages.
     """
     table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
     result = simulate(table, threshold_array(policy.points))
@@ -99,20 +97,21 @@ def budget_record(policy: ExitPolicy, scores: Scores, *, run: str | None) -> dic
         )
     }
     share_PK = result.count_PK / table.num_samples
-    return {
-        "schema": BUDGET_SCHEMA,
-        "run": run,
-        "split": scores.meta.get("split"),
-        "policy": policy.kind,
-        "samples": table.num_samples,
-        "points": [
-            {
-                "target_macs": point.target_macs,
-                **{name: None if mean is None else mean[p] for name, mean in means.items()},
-                "top1_pct": float(result.top1_pct_P[p]),
-                "exit_share": share_PK[p].tolist(),
-                "thresholds": list(point.thresholds),
-            }
+    return Budget(
+        run=run,
+        split=scores.meta.get("split"),
+        policy=policy.kind,
+        samples=table.num_samples,
+        points=tuple(
+            BudgetPoint.model_validate(
+                {
+                    "target_macs": point.target_macs,
+                    **{name: mean and mean[p] for name, mean in means.items()},
+                    "top1_pct": float(result.top1_pct_P[p]),
+                    "exit_share": share_PK[p].tolist(),
+                    "thresholds": point.thresholds,
+                }
+            )
             for p, point in enumerate(policy.points)
-        ],
-    }
+        ),
+    )

@@ -28,6 +28,7 @@ from hdkd_cli.files import atomic_folder, sha256_file, write_bytes, write_json, 
 from hdkd_cli.inference import runner
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
 from hdkd_cli.models.cost import measure_costs
+from hdkd_cli.records import Exported, ExportedTransform, ManifestFile, StageProgram
 from hdkd_cli.settings.schema import DataSettings
 
 TOLERANCE = 1e-4
@@ -118,31 +119,31 @@ def export(
         write_bytes(target / "run.py", Path(runner.__file__).read_bytes())
         needs = "onnxruntime" if to == "onnx" else "torch"
         write_text(target / "README.txt", README.format(needs=needs))
-        manifest = {
-            "schema": runner.SCHEMA,
-            "to": to,
-            "network": net.name,
-            "checkpoint_sha256": checkpoint_sha256,
-            "input_shape": list(net.input_shape),
-            "transform": {
-                "mode": "RGB",
-                "resize": data.resize or data.image_size,
-                "interpolation": "bilinear, antialiased",
-                "crop": data.image_size,
-                "mean": list(data.mean),
-                "std": list(data.std),
-            },
-            "macs": list(measure_costs(net).macs_K),
-            "programs": [
-                {"file": name, "inputs": _inputs(program), "outputs": _outputs(program)}
+        manifest = Exported(
+            to=to,
+            network=net.name,
+            checkpoint_sha256=checkpoint_sha256,
+            input_shape=net.input_shape,
+            transform=ExportedTransform(
+                resize=data.resize or data.image_size,
+                interpolation="bilinear, antialiased",
+                crop=data.image_size,
+                mean=data.mean,
+                std=data.std,
+            ),
+            macs=measure_costs(net).macs_K,
+            programs=tuple(
+                StageProgram(
+                    file=name, inputs=tuple(_inputs(program)), outputs=tuple(_outputs(program))
+                )
                 for name, program in zip(names, programs, strict=True)
-            ],
-            "files": [
-                {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            ),
+            files=tuple(
+                ManifestFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_file(path))
                 for path in sorted(target.iterdir())
-            ],
-        }
-        write_json(target / "manifest.json", manifest)
+            ),
+        )
+        write_json(target / "manifest.json", manifest.as_record())
         _verify(runner.Network(target), net, programs)
 
 

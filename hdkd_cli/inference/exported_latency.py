@@ -17,6 +17,7 @@ from hdkd_cli.inference.early_exit import EarlyExit
 from hdkd_cli.inference.latency import everybody_stays
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet
+from hdkd_cli.records import ExportLatency
 
 IMAGES = 256  # to measure on
 BATCH_SIZES = (1, 64)
@@ -25,7 +26,7 @@ SECONDS = 0.5  # for each number
 
 def measure_latency(
     exported: Network, net: MultiExitNet, policy: ExitPolicy, images_NCHW: Tensor
-) -> list[dict[str, Any]]:
+) -> tuple[ExportLatency, ...]:
     """Mean milliseconds an image, early exit and all exits, on this machine's processor.
 
     Args:
@@ -45,16 +46,16 @@ def measure_latency(
         tensors = torch.split(images_NCHW, size)
         arrays = [tensor.contiguous().numpy() for tensor in tensors]
         records.append(
-            {
-                "batch": size,
-                "threads": torch.get_num_threads(),
-                "exported_ms": _per_image_ms(exported.classify, arrays),
-                "exported_full_ms": _per_image_ms(exported_full.classify, arrays),
-                "pytorch_ms": _per_image_ms(early, tensors),
-                "pytorch_full_ms": _per_image_ms(full, tensors),
-            }
+            ExportLatency(
+                batch=size,
+                threads=torch.get_num_threads(),
+                exported_ms=_per_image_ms(exported.classify, arrays),
+                exported_full_ms=_per_image_ms(exported_full.classify, arrays),
+                pytorch_ms=_per_image_ms(early, tensors),
+                pytorch_full_ms=_per_image_ms(full, tensors),
+            )
         )
-    return records
+    return tuple(records)
 
 
 def _per_image_ms(run: Callable[[Any], object], batches: Sequence[Any]) -> float:

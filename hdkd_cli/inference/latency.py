@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +21,8 @@ from hdkd_cli.inference.regroup import Regrouped
 from hdkd_cli.inference.timing import LEAST_ROUNDS, in_turn, seconds_of, synchronise
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts
+from hdkd_cli.records import Latency, PolicyProfile, ProfiledExit, Speedup
 
-PROFILE_SCHEMA = "hdkd/profile/1"
 Floats = NDArray[np.float64]
 
 # How a command's time is shared out: exits one image at a time and in batches, the same for policy.
@@ -83,9 +82,9 @@ def fitting_batch(net: MultiExitNet, batch_size: int, seconds: float) -> int:
     return batch_size
 
 
-def exit_records(
+def profile_exits(
     net: MultiExitNet, costs: ExitCosts, *, batch_size: int, seconds: float
-) -> list[dict[str, Any]]:
+) -> tuple[ProfiledExit, ...]:
     """Size, cost and measured time of every exit, all earlier stages and heads included.
 
     Args:
@@ -96,19 +95,19 @@ def exit_records(
     """
     one_RK = _seconds_to_exits(net, 1, seconds * SHARES["exits_one"])
     many_RK = _seconds_to_exits(net, batch_size, seconds * SHARES["exits"])
-    return [
-        {
-            "exit": k + 1,
-            "params": costs.params_K[k],
-            "macs": costs.macs_K[k],
-            "macs_eager": costs.macs_eager_K[k],
-            "ops": costs.ops_K[k],
-            "latency_ms": _latency(one_RK[:, k], 1),
-            "batch_latency_ms": _latency(many_RK[:, k], batch_size),
-            "throughput_images_per_s": batch_size / float(np.median(many_RK[:, k])),
-        }
+    return tuple(
+        ProfiledExit(
+            exit=k + 1,
+            params=costs.params_K[k],
+            macs=costs.macs_K[k],
+            macs_eager=costs.macs_eager_K[k],
+            ops=costs.ops_K[k],
+            latency_ms=_latency(one_RK[:, k], 1),
+            batch_latency_ms=_latency(many_RK[:, k], batch_size),
+            throughput_images_per_s=batch_size / float(np.median(many_RK[:, k])),
+        )
         for k in range(net.num_exits)
-    ]
+    )
 
 
 def _seconds_to_exits(net: MultiExitNet, batch_size: int, seconds: float) -> Floats:
@@ -125,18 +124,18 @@ def _noise(net: MultiExitNet, batch_size: int) -> Tensor:
     return images.contiguous(memory_format=memory_order(like.device))
 
 
-def _latency(seconds_R: Floats, batch_size: int) -> dict[str, Any]:
+def _latency(seconds_R: Floats, batch_size: int) -> Latency:
     median, p95 = np.percentile(1000 * seconds_R, [50, 95]).tolist()
-    return {"batch": batch_size, "median": median, "p95": p95}
+    return Latency(batch=batch_size, median=median, p95=p95)
 
 
 def images_needed(seconds_per_image: float, batch_size: int, seconds: float) -> int:
-    """How many images `policy_record` has time for: whole batches, at least one."""
+    """How many images `profile_policy` has time for: whole batches, at least one."""
     a_batch = 4 * (LEAST_ROUNDS + 1) * batch_size * seconds_per_image  # four arms
     return batch_size * int(min(_MOST_BATCHES, max(1, seconds * SHARES["policy"] / a_batch)))
 
 
-def policy_record(
+def profile_policy(
     net: MultiExitNet,
     costs: ExitCosts,
     policy: ExitPolicy,
@@ -145,7 +144,7 @@ def policy_record(
     *,
     batch_size: int,
     seconds: float,
-) -> dict[str, Any]:
+) -> PolicyProfile:
     """Early exit against the full network, on the same images in turn.
 
     Both run on the same network, `ready`; the full one runs no head that its answers do not need.
@@ -169,16 +168,16 @@ def policy_record(
     )
     singles = images_NCHW[: _singles(net, images_NCHW[:1], seconds * SHARES["policy_one"])]
     one = _compared(net, costs, policy, point, singles, 1, seconds * SHARES["policy_one"])
-    return {
-        "kind": policy.kind,
-        "target_macs": point.target_macs,
-        "thresholds": list(point.thresholds),
-        "macs": float(share_K @ np.array(costs.macs_K)),
-        "exit_share": share_K.tolist(),
-        "images": len(images_NCHW),
-        **whole,
-        "one_by_one": one,
-    }
+    return PolicyProfile(
+        kind=policy.kind,
+        target_macs=point.target_macs,
+        thresholds=point.thresholds,
+        macs=float(share_K @ np.array(costs.macs_K)),
+        exit_share=tuple(share_K.tolist()),
+        images=len(images_NCHW),
+        one_by_one=one,
+        **whole.model_dump(),
+    )
 
 
 def _singles(net: MultiExitNet, image_1CHW: Tensor, seconds: float) -> int:
@@ -197,7 +196,7 @@ def _compared(
     images_NCHW: Tensor,
     batch_size: int,
     seconds: float,
-) -> dict[str, Any]:
+) -> Speedup:
     """What was measured at one batch size, and what theory says of the same images."""
     batches = torch.split(images_NCHW, batch_size)
     stays = everybody_stays(policy)
@@ -242,20 +241,19 @@ def _compared(
 
     by_macs, by_stages = speedup(bodies_K, heads_K), speedup(stage_K2[:, 0], stage_K2[:, 1])
     realised = median["full"] / median["early"]
-    record = {
-        "batch": batch_size,
-        "images_per_s": len(exit_N) / median["early"],
-        "full_images_per_s": len(exit_N) / median["full"],
-        "theoretical_speedup": by_macs,
-        "stage_time_speedup": by_stages,
-        "realised_speedup": realised,
-        "realised_over_theoretical": realised / by_macs,
-        "realised_over_stage_time": realised / by_stages,
-    }
-    if "regrouped" in median:
-        record["regrouped_images_per_s"] = len(exit_N) / median["regrouped"]
-        record["regrouped_speedup"] = median["full"] / median["regrouped"]
-    return record
+    regrouped = median.get("regrouped")
+    return Speedup(
+        batch=batch_size,
+        images_per_s=len(exit_N) / median["early"],
+        full_images_per_s=len(exit_N) / median["full"],
+        theoretical_speedup=by_macs,
+        stage_time_speedup=by_stages,
+        realised_speedup=realised,
+        realised_over_theoretical=realised / by_macs,
+        realised_over_stage_time=realised / by_stages,
+        regrouped_images_per_s=regrouped and len(exit_N) / regrouped,
+        regrouped_speedup=regrouped and median["full"] / regrouped,
+    )
 
 
 def _to_exits(body_K: Floats, head_K: Floats, heads: Collection[int]) -> Floats:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SCHEMA = "hdkd/export/1"
+SCHEMA = "hdkd/exported/1"
 CONFIDENCES = ("max-prob", "entropy", "margin")
 
 Array = NDArray[Any]

@@ -28,6 +28,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hdkd_cli.errors import Problem, SettingsError
+from hdkd_cli.records import ResolvedSettings
 from hdkd_cli.settings import presets
 from hdkd_cli.settings.datasets import DATASETS, dataset_spec
 from hdkd_cli.settings.explain import (
@@ -78,6 +79,12 @@ class Resolved:
     settings: Settings
     origin: dict[str, str]
     notes: list[str]
+
+    def record(self) -> ResolvedSettings:
+        """All of it as data."""
+        return ResolvedSettings(
+            settings=self.settings.model_dump(), origin=self.origin, notes=tuple(self.notes)
+        )
 
 
 def resolve(

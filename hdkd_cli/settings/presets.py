@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from hdkd_cli import files
 from hdkd_cli.choices import PresetStatus
 from hdkd_cli.errors import PresetError, UsageError
+from hdkd_cli.records import PresetEntry, Presets
 from hdkd_cli.settings.section import Section
 
 DEFAULT = "digits"
@@ -63,6 +64,21 @@ def names() -> list[str]:
     """The presets that come with the package, sorted."""
     base = folder()
     return sorted(p.relative_to(base).with_suffix("").as_posix() for p in base.rglob("*.toml"))
+
+
+def listed() -> Presets:
+    """What the presets say about themselves.
+
+    Raises:
+        PresetError: one cannot be read.
+    """
+    infos = {name: read(name).info for name in names()}
+    return Presets(
+        presets=tuple(
+            PresetEntry(name=name, **(info.model_dump() if info else {}))
+            for name, info in infos.items()
+        )
+    )
 
 
 def find(preset: str) -> Path:

@@ -1,7 +1,7 @@
 """Records on stdout: a table for people; JSON, JSON lines or CSV for programs.
 
-A record is a mapping of plain values. One that holds rows names the key they are under
-(``rows="exits"``): tables, JSON lines and CSV then show the rows, JSON the whole record.
+Records are those of ``records.py``. Of one that holds rows, tables, JSON lines and CSV show the
+rows, JSON the whole record. Rows made for a person alone may be plain mappings.
 """
 
 from __future__ import annotations
@@ -9,22 +9,29 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hdkd_cli.choices import OutputFormat
 
-Record = Mapping[str, Any]
+if TYPE_CHECKING:
+    from hdkd_cli.records import Record
+
+Row = Mapping[str, Any]
+
+# What JSON need not escape and a terminal obeys: C1 controls, line separators, marks that turn the
+# direction of text; and halves of characters, which stand for bytes of names that are no text.
+_UNREADABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 def emit(
-    records: Record | Iterable[Record],
+    records: Record | Row | Iterable[Record] | Iterable[Row],
     form: OutputFormat | None = None,
     *,
-    rows: str | None = None,
     columns: Sequence[str] = (),
     piped: OutputFormat = "json",
 ) -> None:
@@ -33,7 +40,6 @@ def emit(
     Args:
         records: One record or any number of them; JSON lines are written as they come.
         form: How; None: ``table`` on a terminal, ``piped`` elsewhere.
-        rows: Key of the rows inside a single record.
         columns: What a table shows, in this order; empty: everything. Programs get everything.
         piped: What a pipe gets if nobody says otherwise.
 
@@ -41,27 +47,42 @@ def emit(
         OSError: stdout cannot take it (a full disk, a reader that went away).
     """
     form = form or ("table" if sys.stdout.isatty() else piped)
-    inner: Iterable[Record]
-    if not isinstance(records, Mapping):
-        inner = records
-    elif rows is not None:
-        inner = records[rows]
+    from hdkd_cli.records import Record  # loads pydantic, which `hdkd --help` need not wait for
+
+    whole: Row | None = None
+    rows: str | None = None
+    inner: Iterable[Row]
+    if isinstance(records, Record):
+        whole, rows = records.as_record(), records.rows
+        inner = [whole] if rows is None else whole[rows]
+    elif isinstance(records, Mapping):
+        whole, inner = records, [records]
     else:
-        inner = [records]
+        inner = (r.as_record() if isinstance(r, Record) else r for r in records)
     match form:
         case "json":
-            whole = records if isinstance(records, Mapping) else list(records)
-            sys.stdout.write(json.dumps(plain(whole), indent=2, allow_nan=False) + "\n")
+            sys.stdout.write(_json(list(inner) if whole is None else whole, indent=2) + "\n")
         case "jsonl":
             for record in inner:
-                sys.stdout.write(json.dumps(plain(record), allow_nan=False) + "\n")
+                sys.stdout.write(_json(record) + "\n")
         case "csv":
             _write_csv(inner)
-        case "table" if isinstance(records, Mapping) and rows is None:
-            _write_table([{"": key, " ": value} for key, value in records.items()])
+        case "table" if whole is not None and rows is None:
+            _write_table([{"": key, " ": value} for key, value in whole.items()])
         case "table":
-            head = records if isinstance(records, Mapping) else {}
+            head = whole or {}
             _write_table(inner, columns, {k: v for k, v in head.items() if k != rows})
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """``value`` as JSON: letters of any script as they are, where stdout can hold them."""
+    text = json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    text = _UNREADABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(plain(value), indent=indent, allow_nan=False)
+    return text
 
 
 def plain(value: Any) -> Any:
@@ -75,7 +96,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def flatten(record: Record) -> dict[str, Any]:
+def flatten(record: Row) -> dict[str, Any]:
     """``record`` in one level: lists become ``name_1``, ``name_2``.., mappings ``name_key``."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
@@ -97,7 +118,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"_{name}{suffix}", inner
 
 
-def _write_csv(records: Iterable[Record]) -> None:
+def _write_csv(records: Iterable[Row]) -> None:
     lines = [flatten(plain(record)) for record in records]
     names = list(dict.fromkeys(chain.from_iterable(lines)))
     writer = csv.writer(_Lines())
@@ -118,7 +139,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _write_table(
-    records: Iterable[Record], columns: Sequence[str] = (), head: Record | None = None
+    records: Iterable[Row], columns: Sequence[str] = (), head: Row | None = None
 ) -> None:
     from rich import box
     from rich.console import Console

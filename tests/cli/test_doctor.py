@@ -55,7 +55,7 @@ def test_it_survives_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: Capt
 
 def test_packages_that_are_old_or_not_there() -> None:
     def status(*arguments: str | None) -> str:
-        return doctor._check("x", partial(doctor._package, *arguments))["status"]  # type: ignore[arg-type]
+        return doctor._check("x", partial(doctor._package, *arguments)).status  # type: ignore[arg-type]
 
     assert status("torch", "1.0", None) == "ok"
     assert status("torch", "999.0", None) == "error"
@@ -65,7 +65,7 @@ def test_packages_that_are_old_or_not_there() -> None:
 
 def test_more_threads_than_cores_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
-    assert "OMP_NUM_THREADS" in doctor._check("cpu", doctor._cpu)["detail"]
+    assert "OMP_NUM_THREADS" in doctor._check("cpu", doctor._cpu).detail
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,5 @@ def test_more_threads_than_free_cores_are_a_warning(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     check = doctor._check("cpu", doctor._cpu)
-    assert check["status"] == ("ok" if advice is None else "warning")
-    assert advice is None or check["detail"].endswith(f"OMP_NUM_THREADS={advice}")
+    assert check.status == ("ok" if advice is None else "warning")
+    assert advice is None or check.detail.endswith(f"OMP_NUM_THREADS={advice}")

@@ -34,7 +34,7 @@ def test_all_layers_reach_it(
     options += ["--data-dir", "/d", "--download", "--format", "json"]
     assert run(["settings", "show", *options]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == Settings.schema_version
+    assert found["schema"] == "hdkd/resolved/1"
     assert found["notes"] == []
     settings = Settings.model_validate(found["settings"])
     assert settings.training.epochs == 7

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_tables import make_scores
 
-from hdkd_cli.evaluation.anytime import anytime_record, auroc, expected_calibration_error
+from hdkd_cli.evaluation.anytime import anytime, auroc, expected_calibration_error
 from hdkd_cli.evaluation.combination import combine, fixed_combination
 
 
 def record_of(scores, kind="single", temperatures=None, bins=15):
-    return anytime_record(
+    return anytime(
         scores,
         fixed_combination(kind, scores.macs_K),
         temperatures or (1.0,) * scores.num_exits,
@@ -51,9 +51,9 @@ def test_metrics(classes, kind, temperatures):
     scores = make_scores(samples=80, classes=classes)
     combination = fixed_combination(kind, scores.macs_K)
     record = record_of(scores, kind, temperatures, bins=10)
-    for k, row in enumerate(record["exits"]):
+    for k, row in enumerate(record.exits):
         logits = combine(scores.logits_KNC[: k + 1], combination, temperatures[k])
-        found = [row[name] for name in ("top1_pct", "top5_pct", "nll", "ece_pct")]
+        found = [getattr(row, name) for name in ("top1_pct", "top5_pct", "nll", "ece_pct")]
         assert found == pytest.approx(by_loops(logits, scores.labels_N, 10), abs=1e-4)
 
 
@@ -61,37 +61,38 @@ def test_chunks_do_not_matter(monkeypatch):
     scores = make_scores()
     whole = record_of(scores)
     monkeypatch.setattr("hdkd_cli.evaluation.combination._CHUNK_ELEMENTS", 50)
-    for row, expected in zip(record_of(scores)["exits"], whole["exits"], strict=True):
+    for row, expected in zip(record_of(scores).exits, whole.exits, strict=True):
         assert row == pytest.approx(expected)
 
 
 def test_shape():
     record = record_of(make_scores())
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert list(record) == ["schema", "run", "split", "combination", "samples", "exits"]
-    assert (record["schema"], record["run"]) == ("hdkd/anytime/1", "runs/x")
-    assert (record["split"], record["samples"]) == ("val", 60)
-    assert [row["exit"] for row in record["exits"]] == [1, 2, 3]
-    assert [row["macs"] for row in record["exits"]] == [1000, 2000, 3000]
-    assert [row["macs_eager"] for row in record["exits"]] == [1500, 3000, 4500]
-    assert [row["ops"] for row in record["exits"]] == [1010, 2020, 3030]
-    assert [row["params"] for row in record["exits"]] == [10, 20, 30]
+    written = record.as_record()
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
+    assert list(written) == ["schema", "run", "split", "combination", "samples", "exits"]
+    assert (record.schema_id, record.run) == ("hdkd/anytime/1", "runs/x")
+    assert (record.split, record.samples) == ("val", 60)
+    assert [row.exit for row in record.exits] == [1, 2, 3]
+    assert [row.macs for row in record.exits] == [1000, 2000, 3000]
+    assert [row.macs_eager for row in record.exits] == [1500, 3000, 4500]
+    assert [row.ops for row in record.exits] == [1010, 2020, 3030]
+    assert [row.params for row in record.exits] == [10, 20, 30]
 
 
 def test_what_is_unknown_is_null():
     record = record_of(make_scores(macs_eager_K=None, ops_K=None, params_K=None, meta={}))
-    assert record["split"] is None
-    for row in record["exits"]:
-        assert (row["macs_eager"], row["ops"], row["params"]) == (None, None, None)
+    assert record.split is None
+    for row in record.exits:
+        assert (row.macs_eager, row.ops, row.params) == (None, None, None)
 
 
 def test_equal_logits_are_predicted_as_argmax_does():
     """A network that says nothing is right about class 0 and, in five guesses, about 0..4."""
     scores = make_scores(logits_KNC=torch.zeros(3, 60, 7))
-    row = record_of(scores)["exits"][0]
-    assert row["top1_pct"] == pytest.approx(100 * float((scores.labels_N == 0).double().mean()))
-    assert row["top5_pct"] == pytest.approx(100 * float((scores.labels_N < 5).double().mean()))
-    assert row["nll"] == pytest.approx(math.log(7))
+    row = record_of(scores).exits[0]
+    assert row.top1_pct == pytest.approx(100 * float((scores.labels_N == 0).double().mean()))
+    assert row.top5_pct == pytest.approx(100 * float((scores.labels_N < 5).double().mean()))
+    assert row.nll == pytest.approx(math.log(7))
 
 
 def test_an_infinite_likelihood_is_null():
@@ -104,9 +105,9 @@ def test_an_infinite_likelihood_is_null():
         ops_K=None,
         params_K=None,
     )
-    row = record_of(scores)["exits"][0]
-    assert row["nll"] is None
-    assert row["auroc"] is None  # nothing is right, so nothing can be told apart
+    row = record_of(scores).exits[0]
+    assert row.nll is None
+    assert row.auroc is None  # nothing is right, so nothing can be told apart
 
 
 def test_calibration_error_of_known_tables():

@@ -4,7 +4,7 @@ import pytest
 from score_tables import FINGERPRINTS, make_scores
 
 from hdkd_cli.errors import BudgetError, SettingsError
-from hdkd_cli.evaluation.anytime import anytime_record
+from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import (
     calibrate_geometric,
     calibrate_optimal,
@@ -14,7 +14,7 @@ from hdkd_cli.evaluation.calibration import (
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.fitted import fitted_combination
 from hdkd_cli.evaluation.policy import read_policy, write_policy
-from hdkd_cli.evaluation.simulate import budget_record
+from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.evaluation.temperature import fit_temperatures
 
 
@@ -84,8 +84,8 @@ def test_a_stored_policy_decides_as_the_fresh_one(tmp_path, confidence, temperat
     policy = calibrate(make_scores(samples=200), confidence=confidence, temperature=temperature)
     write_policy(tmp_path / "p.json", policy)
     other = make_scores(samples=100, seed=1)
-    stored = budget_record(read_policy(tmp_path / "p.json"), other, run=None)
-    assert stored == budget_record(policy, other, run=None)
+    stored = budget(read_policy(tmp_path / "p.json"), other, run=None)
+    assert stored == budget(policy, other, run=None)
 
 
 @pytest.mark.parametrize("split", ["val", "calibration", "reserve", "train"])
@@ -107,7 +107,7 @@ def test_one_exit_has_nothing_to_decide():
     scores = make_scores(exits=1)
     policy = calibrate(scores, budgets_macs=[1000.0])
     assert policy.points[0].thresholds == ()
-    assert budget_record(policy, scores, run=None)["points"][0]["exit_share"] == [1.0]
+    assert budget(policy, scores, run=None).points[0].exit_share == (1.0,)
 
 
 def test_optimal_policies():
@@ -140,8 +140,8 @@ def test_auroc_is_that_of_the_anytime_record():
     scores = make_scores(samples=200)
     policy = calibrate(scores, combination="mean", temperature=True)
     reading = fit_combination(scores, "mean", temperature=True)
-    record = anytime_record(scores, *reading, ece_bins=15, run=None)
-    assert policy.val_auroc == pytest.approx([row["auroc"] for row in record["exits"]], abs=1e-3)
+    record = anytime(scores, *reading, ece_bins=15, run=None)
+    assert policy.val_auroc == pytest.approx([row.auroc for row in record.exits], abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["ltt", "crc"])

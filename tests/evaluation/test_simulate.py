@@ -18,7 +18,7 @@ from hdkd_cli.evaluation.confidence import confidence
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.policy import OperatingPoint
 from hdkd_cli.evaluation.simulate import (
-    budget_record,
+    budget,
     choose_exits,
     mean_cost,
     simulate,
@@ -110,41 +110,40 @@ def test_a_table_reads_scores_through_the_policy(kind, combination):
 def test_record():
     scores = make_scores(samples=200)
     policy = geometric(scores, budgets_macs=[1500.0, 2500.0])
-    record = budget_record(policy, make_scores(samples=90, seed=1), run="runs/x")
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert list(record) == ["schema", "run", "split", "policy", "samples", "points"]
-    assert (record["schema"], record["run"]) == ("hdkd/budget/1", "runs/x")
-    assert (record["split"], record["policy"], record["samples"]) == ("val", "geometric", 90)
-    for point, fitted in zip(record["points"], policy.points, strict=True):
-        assert point["target_macs"] == fitted.target_macs
-        assert point["thresholds"] == list(fitted.thresholds)
-        assert sum(point["exit_share"]) == pytest.approx(1)
-        mean_exit = sum(share * (k + 1) for k, share in enumerate(point["exit_share"]))
-        assert point["macs"] == pytest.approx(1000 * mean_exit)
-        assert point["macs_eager"] == pytest.approx(1500 * mean_exit)
-        assert point["ops"] == pytest.approx(1010 * mean_exit)
+    record = budget(policy, make_scores(samples=90, seed=1), run="runs/x")
+    written = record.as_record()
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
+    assert list(written) == ["schema", "run", "split", "policy", "samples", "points"]
+    assert (written["schema"], record.run) == ("hdkd/budget/1", "runs/x")
+    assert (record.split, record.policy, record.samples) == ("val", "geometric", 90)
+    for point, fitted in zip(record.points, policy.points, strict=True):
+        assert point.target_macs == fitted.target_macs
+        assert point.thresholds == fitted.thresholds
+        assert sum(point.exit_share) == pytest.approx(1)
+        mean_exit = sum(share * (k + 1) for k, share in enumerate(point.exit_share))
+        assert point.macs == pytest.approx(1000 * mean_exit)
+        assert point.macs_eager == pytest.approx(1500 * mean_exit)
+        assert point.ops == pytest.approx(1010 * mean_exit)
 
 
 def test_on_its_own_split_a_record_repeats_the_policy():
     scores = make_scores()
     policy = geometric(scores)
-    for point, fitted in zip(
-        budget_record(policy, scores, run=None)["points"], policy.points, strict=True
-    ):
-        assert (point["macs"], point["top1_pct"]) == (fitted.val_macs, fitted.val_top1_pct)
+    for point, fitted in zip(budget(policy, scores, run=None).points, policy.points, strict=True):
+        assert (point.macs, point.top1_pct) == (fitted.val_macs, fitted.val_top1_pct)
 
 
 def test_unknown_costs_are_null():
     scores = make_scores(macs_eager_K=None, ops_K=None)
-    point = budget_record(geometric(scores), scores, run=None)["points"][0]
-    assert (point["macs_eager"], point["ops"]) == (None, None)
+    point = budget(geometric(scores), scores, run=None).points[0]
+    assert (point.macs_eager, point.ops) == (None, None)
 
 
 def test_costs_do_not_accumulate_over_calls():
     scores = make_scores()
     policy = geometric(scores)
-    first = budget_record(policy, scores, run=None)
-    assert budget_record(policy, scores, run=None) == first
+    first = budget(policy, scores, run=None)
+    assert budget(policy, scores, run=None) == first
 
 
 def test_labels_never_decide_about_an_exit():
@@ -157,8 +156,7 @@ def test_labels_never_decide_about_an_exit():
     policy, other = geometric(scores), geometric(wrong)
     assert [p.thresholds for p in policy.points] == [p.thresholds for p in other.points]
     shares, others = (
-        [p["exit_share"] for p in budget_record(policy, s, run=None)["points"]]
-        for s in (scores, wrong)
+        [p.exit_share for p in budget(policy, s, run=None).points] for s in (scores, wrong)
     )
     assert shares == others
 

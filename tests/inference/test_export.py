@@ -53,7 +53,7 @@ def test_500_images_leave_where_the_scores_say(network, learned, batch):
 
 def test_the_folder_says_what_it_holds(exported, learned):
     manifest = json.loads((exported / "manifest.json").read_text())
-    assert manifest["schema"] == "hdkd/export/1"
+    assert manifest["schema"] == "hdkd/exported/1"
     assert manifest["network"] == "msdnet"
     assert manifest["input_shape"] == [3, 20, 20]
     assert manifest["macs"] == list(measure_costs(learned.net).macs_K)

@@ -220,7 +220,7 @@ def edited(path: Path, **changes):
     [
         (lambda f: (f / "manifest.json").unlink(), "manifest.json: No such file"),
         (lambda f: (f / "policy.json").write_text("{"), "policy.json: is not JSON"),
-        (lambda f: edited(f / "manifest.json", schema="x/9"), "is not of schema hdkd/export/1"),
+        (lambda f: edited(f / "manifest.json", schema="x/9"), "is not of schema hdkd/exported/1"),
         (lambda f: edited(f / "policy.json", confidence="odd"), "policy.json: has another conf"),
         (
             lambda f: edited(f / "policy.json", points=[{"thresholds": [0.5]}]),

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hdkd_cli.evaluation.anytime import anytime_record
+from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import calibrate_geometric
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, within_budget
 from hdkd_cli.evaluation.optimal import optimal_within
 from hdkd_cli.evaluation.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import read_scores
-from hdkd_cli.evaluation.simulate import budget_record, mean_cost, simulate
+from hdkd_cli.evaluation.simulate import budget, mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable
 
 DATA = Path(__file__).parent / "data"
@@ -136,9 +136,9 @@ def test_the_lift_of_combining_exits(kind, at_12m, at_the_top):
         temperature=False,
         budgets_macs=(12e6, 20e6, 23.4e6),
     )
-    points = budget_record(policy, test, run=None)["points"]
-    assert points[0]["top1_pct"] == pytest.approx(at_12m, abs=0.1)
-    assert max(p["top1_pct"] for p in points) == pytest.approx(at_the_top, abs=0.1)
+    points = budget(policy, test, run=None).points
+    assert points[0].top1_pct == pytest.approx(at_12m, abs=0.1)
+    assert max(p.top1_pct for p in points) == pytest.approx(at_the_top, abs=0.1)
 
 
 @needs_full_files
@@ -147,13 +147,13 @@ def test_from_logits_to_the_record(expected):
     policy = calibrate_geometric(
         val, combination="single", confidence="max-prob", temperature=False, budgets_macs=()
     )
-    record = budget_record(policy, test, run=None)
-    for found, row in zip(record["points"], expected, strict=True):
-        for threshold, wanted in zip(found["thresholds"], row["thresholds"], strict=True):
+    record = budget(policy, test, run=None)
+    for found, row in zip(record.points, expected, strict=True):
+        for threshold, wanted in zip(found.thresholds, row["thresholds"], strict=True):
             assert threshold == (None if wanted is None else pytest.approx(wanted, abs=1e-6))
-        assert found["exit_share"] == row["exit_share"]
-        assert found["top1_pct"] == pytest.approx(row["top1_pct"], abs=1e-9)
-        assert found["macs"] == pytest.approx(row["macs"], rel=1e-14)
+        assert list(found.exit_share) == row["exit_share"]
+        assert found.top1_pct == pytest.approx(row["top1_pct"], abs=1e-9)
+        assert found.macs == pytest.approx(row["macs"], rel=1e-14)
 
 
 @needs_full_files
@@ -164,5 +164,5 @@ def test_from_logits_to_the_record(expected):
 def test_combining_exits(kind, top1_pct):
     test = read_scores(Path(FULL) / "test.safetensors")
     combination = fixed_combination(kind, test.macs_K)
-    record = anytime_record(test, combination, (1.0,) * 5, ece_bins=15, run=None)
-    assert [row["top1_pct"] for row in record["exits"]] == pytest.approx(top1_pct, abs=0.051)
+    record = anytime(test, combination, (1.0,) * 5, ece_bins=15, run=None)
+    assert [row.top1_pct for row in record.exits] == pytest.approx(top1_pct, abs=0.051)

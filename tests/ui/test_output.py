@@ -4,19 +4,38 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hdkd_cli.records import Record
 from hdkd_cli.ui.output import cell, emit, flatten, plain
+
+
+class X(Record):
+    """A record with rows."""
+
+    schema_id: ClassVar[str] = "hdkd/x/1"
+    rows: ClassVar[str | None] = "exits"
+    run: str
+    samples: int
+    exits: tuple[dict[str, Any], ...]
+
+
+class Whole(X):
+    """The same without rows."""
+
+    rows: ClassVar[str | None] = None
+
 
 EXITS = [
     {"exit": 1, "macs": 1234567, "top1_pct": 51.239, "shares": [0.25, None]},
     {"exit": 2, "macs": 2345678, "top1_pct": float("nan"), "shares": [0.5, 0.5], "extra": True},
 ]
-RECORD = {"schema": "hdkd/x/1", "run": "runs/[red]x[/red]", "samples": 3, "exits": EXITS}
+RECORD = X(run="runs/[red]x[/red]", samples=3, exits=tuple(EXITS))
+WHOLE = Whole(**RECORD.model_dump())
 
 
 class Terminal(io.StringIO):
@@ -32,7 +51,7 @@ def written(capsys: pytest.CaptureFixture[str], *args: Any, **kwargs: Any) -> st
 
 
 def test_json_is_the_whole_record_without_nan(capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(written(capsys, RECORD, "json", rows="exits", columns=("exit",)))
+    found = json.loads(written(capsys, RECORD, "json", columns=("exit",)))
     assert found["exits"][0] == EXITS[0]
     assert found["exits"][1]["top1_pct"] is None
     assert found["samples"] == 3
@@ -40,10 +59,10 @@ def test_json_is_the_whole_record_without_nan(capsys: pytest.CaptureFixture[str]
 
 
 def test_jsonl_is_a_row_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for records, rows in ((RECORD, "exits"), (EXITS, None), (iter(EXITS), None)):
-        lines = written(capsys, records, "jsonl", rows=rows).splitlines()
+    for records in (RECORD, EXITS, iter(EXITS)):
+        lines = written(capsys, records, "jsonl").splitlines()
         assert [json.loads(line)["exit"] for line in lines] == [1, 2]
-    assert json.loads(written(capsys, RECORD, "jsonl"))["run"] == RECORD["run"]
+    assert json.loads(written(capsys, WHOLE, "jsonl"))["run"] == RECORD.run
 
 
 def test_jsonl_lines_are_written_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +76,7 @@ def test_jsonl_lines_are_written_as_they_come(capsys: pytest.CaptureFixture[str]
 
 
 def test_csv_has_one_column_for_each_number(capsys: pytest.CaptureFixture[str]) -> None:
-    text = written(capsys, RECORD, "csv", rows="exits")
+    text = written(capsys, RECORD, "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0]) == ["exit", "macs", "top1_pct", "shares_1", "shares_2", "extra"]
     assert rows[0] == {
@@ -69,14 +88,14 @@ def test_csv_has_one_column_for_each_number(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_table_shows_the_rows_under_what_they_share(capsys: pytest.CaptureFixture[str]) -> None:
-    text = written(capsys, RECORD, "table", rows="exits", columns=("exit", "macs", "top1_pct"))
+    text = written(capsys, RECORD, "table", columns=("exit", "macs", "top1_pct"))
     assert "run: runs/[red]x[/red]\n" in text  # no markup
     assert "schema" not in text
     assert "shares" not in text
     lines = [line.split() for line in text.splitlines()]
     assert ["exit", "macs", "top1_pct"] in lines
     assert ["1", "1.23", "M", "51.24"] in lines
-    assert ["2", "2.35", "M", "nan"] in lines
+    assert ["2", "2.35", "M", "–"] in lines
 
 
 def test_table_of_one_record_is_a_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,26 +109,44 @@ def test_table_in_a_file_is_never_cut_off(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_no_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    empty = {"schema": "s", "exits": []}
-    assert written(capsys, empty, "jsonl", rows="exits") == ""
-    assert written(capsys, empty, "csv", rows="exits") == "\n"
-    assert "exit" in written(capsys, empty, "table", rows="exits", columns=("exit",))
+    empty = X(run="r", samples=0, exits=())
+    assert written(capsys, empty, "jsonl") == ""
+    assert written(capsys, empty, "csv") == "\n"
+    assert "exit" in written(capsys, empty, "table", columns=("exit",))
     assert json.loads(written(capsys, [], "json")) == []
 
 
 def test_default_format_follows_stdout(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert json.loads(written(capsys, RECORD)) == plain(RECORD)
+    assert json.loads(written(capsys, RECORD)) == plain(RECORD.as_record())
     assert json.loads(written(capsys, EXITS[:1], piped="jsonl")) == EXITS[0]
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
-    emit(RECORD, rows="exits")
+    emit(RECORD)
     assert "1.23 M" in terminal.getvalue()
 
 
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_names_in_any_script_are_readable(capsys: pytest.CaptureFixture[str], form: Any) -> None:
+    hostile = "\x1b[2J \x9b \u202e \udcff"
+    text = written(capsys, [{"class": "貓 chat é"}, {"class": hostile}], form)
+    assert '"class": "貓 chat é"' in text
+    assert not {"\x1b", "\x9b", "\u202e", "\udcff"} & set(text)
+    assert "\\u202e" in text
+    assert "\\udcff" in text
+
+
+def test_a_narrow_stdout_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", narrow)
+    emit([{"class": "é貓"}], "jsonl")
+    narrow.flush()
+    assert json.loads(narrow.buffer.getvalue()) == {"class": "é貓"}
+
+
 def test_no_colour_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "\x1b" not in written(capsys, RECORD, "table", rows="exits")
+    assert "\x1b" not in written(capsys, RECORD, "table")
 
 
 def test_plain_knows_paths_and_tuples() -> None:

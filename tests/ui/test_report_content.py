@@ -10,7 +10,7 @@ from report_runs import CHECKPOINT, content_of, make_run, make_scores
 from hdkd_cli.errors import CheckpointError, DataError
 from hdkd_cli.evaluation.policy import read_policy
 from hdkd_cli.evaluation.scores import write_scores
-from hdkd_cli.evaluation.simulate import budget_record
+from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.networks import MSDNetSettings
 from hdkd_cli.settings.schema import DataSettings, Settings
@@ -35,8 +35,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert content.evaluation is not None
     (curve,) = content.evaluation.curves
     assert curve.record["points"] == (
-        budget_record(read_policy(run.policies / "geometric.json"), make_scores("test", seed=3),
-                      run=None)["points"]
+        budget(read_policy(run.policies / "geometric.json"), make_scores("test", seed=3),
+                      run=None).as_record()["points"]
     )  # fmt: skip
     best = max(curve.policy.points, key=lambda p: (p.val_top1_pct, -p.val_macs))
     assert curve.policy.points[curve.chosen] == best
@@ -155,13 +155,13 @@ def test_accuracy_at_a_budget_is_the_best_validation_point_within_it(tmp_path: P
     assert evaluation is not None
     (curve,) = evaluation.curves
     found = {one.what: one.first_pct for one in compare(evaluation, evaluation)}
-    for budget in (1.5, 2.0, 2.5, 3.0):
+    for target in (1.5, 2.0, 2.5, 3.0):
         fits = [
             (policy_point.val_top1_pct, -policy_point.val_macs, point["top1_pct"])
             for policy_point, point in zip(curve.policy.points, curve.record["points"], strict=True)
-            if policy_point.val_macs <= budget * 1e6
+            if policy_point.val_macs <= target * 1e6
         ]
-        assert found[f"geometric, budget {budget:.2f} M"] == pytest.approx(max(fits)[2])
+        assert found[f"geometric, budget {target:.2f} M"] == pytest.approx(max(fits)[2])
     # nothing is cheaper than the first exit
     assert found["geometric, budget 1.00 M"] == pytest.approx(
         evaluation.anytime["exits"][0]["top1_pct"]

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdkd_cli.errors import ArtifactError, DataError
-from hdkd_cli.evaluation.anytime import anytime_record
+from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compatibility import check_policy
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.evaluation.reliability import Reliability, reliability
 from hdkd_cli.evaluation.scores import Scores, read_scores
-from hdkd_cli.evaluation.simulate import Simulation, budget_record, simulate, threshold_array
+from hdkd_cli.evaluation.simulate import Simulation, budget, simulate, threshold_array
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import Settings
@@ -208,7 +208,7 @@ def _evaluation(
             )
         )
     return Evaluation(
-        anytime=anytime_record(scores, single, temperatures, ece_bins=bins, run=path),
+        anytime=anytime(scores, single, temperatures, ece_bins=bins, run=path).as_record(),
         table=table,
         reliability_K=tuple(
             reliability(table.confidence_KN[k], table.correct_KN[k], bins)
@@ -258,7 +258,7 @@ def _curves(run: RunFolder, scores: Scores, missing: list[Missing]) -> tuple[Bud
             BudgetCurve(
                 name=name,
                 policy=policy,
-                record=budget_record(policy, scores, run=printable(str(run.path))),
+                record=budget(policy, scores, run=printable(str(run.path))).as_record(),
                 table=table,
                 result=simulate(table, threshold_array(policy.points)),
                 chosen=policy.points.index(policy.select()),
