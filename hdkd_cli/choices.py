@@ -25,13 +25,13 @@ InMemory = Literal["auto", "always", "never"]
 EquilibriumMode = Literal["off", "state", "head"]
 """Which tensors gradient equilibrium acts on: none, all of the state, those the head reads."""
 StemKind = Literal["cifar", "imagenet"]
-"""How an MSDNet begins: for small images or for large ones."""
+"""How an MSDNet or RANet begins: for small images or for large ones."""
 StepMode = Literal["even", "linear"]
-"""Layers between the exits of an MSDNet: the same number everywhere, or growing."""
+"""Layers between the exits of an MSDNet or RANet: the same number everywhere, or growing."""
 Prune = Literal["max", "min"]
 """When an MSDNet drops its fine scales: early or late."""
 ParameterInit = Literal["he", "torch"]
-"""Where an MSDNet's parameters start."""
+"""Where the parameters of an MSDNet or RANet start."""
 
 # method
 Teachers = Literal["none", "last", "later"]

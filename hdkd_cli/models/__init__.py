@@ -5,11 +5,13 @@ from hdkd_cli.models.contract import MultiExitNet, Stage, State, narrow
 from hdkd_cli.models.cost import ExitCosts, measure_costs
 from hdkd_cli.models.equilibrium import equilibrium_off, scale_gradient
 from hdkd_cli.models.msdnet import MSDNet
+from hdkd_cli.models.ranet import RANet
 
 __all__ = [
     "ExitCosts",
     "MSDNet",
     "MultiExitNet",
+    "RANet",
     "Stage",
     "State",
     "build_model",

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.custom import build_custom
 from hdkd_cli.models.msdnet import MSDNet
-from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
+from hdkd_cli.models.ranet import RANet
+from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings, RANetSettings
 from hdkd_cli.settings.section import Section
 
 
@@ -45,5 +46,6 @@ def _with_arguments(network: Callable[..., MultiExitNet]) -> Build:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "msdnet": Architecture(MSDNetSettings, _with_arguments(MSDNet)),
+    "ranet": Architecture(RANetSettings, _with_arguments(RANet)),
     "package.module:factory": Architecture(CustomModelSettings, build_custom),
 }

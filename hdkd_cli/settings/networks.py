@@ -62,6 +62,48 @@ class MSDNetSettings(Section):
         return self
 
 
+class RANetSettings(Section):
+    """Resolution adaptive network (Yang et al., CVPR 2020)."""
+
+    name: Literal["ranet"] = "ranet"
+    """The architecture."""
+    scales: tuple[PositiveInt, ...] = (1, 2, 3)
+    """Resolution of each sub-network, lowest first: 1, then the same or one more, which doubles
+    the side. The number of exits is ``blocks`` plus ``block_step`` for each further sub-network."""
+    growth_factors: tuple[PositiveInt, ...] = (4, 2, 1)
+    """Width factor of each sub-network, lowest resolution first."""
+    bottleneck_factors: tuple[PositiveInt, ...] = (4, 2, 1)
+    """Width of each sub-network's 1×1 bottleneck as a multiple of what it feeds."""
+    blocks: PositiveInt = 2
+    """Blocks of the first sub-network, each with an exit."""
+    block_step: PositiveInt = 2
+    """Blocks that each further sub-network has more, each with an exit."""
+    step: PositiveInt = 4
+    """Layers of a block (``linear``: of the first; block t has t times as many)."""
+    step_mode: StepMode = "even"
+    """Whether all blocks have the same number of layers, or growing numbers."""
+    channels: PositiveInt = 16
+    """Stem width c0 before the growth factor."""
+    growth: PositiveInt = 6
+    """Channels a layer adds before the growth factor."""
+    compress: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Share κ of what a fusing layer adds that comes from the lower resolution."""
+    reduction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Width kept at transitions."""
+    stem: StemKind = "cifar"
+    """3×3 stem and 128-wide heads, or 7×7 stride-2 stem with pooling and full-width heads."""
+    init: ParameterInit = "he"
+    """Initial weights: He fan-out normal, or the framework's."""
+
+    @model_validator(mode="after")
+    def _one_factor_per_sub_network(self) -> Self:
+        if not len(self.scales) == len(self.growth_factors) == len(self.bottleneck_factors):
+            raise ValueError(
+                "scales, growth_factors and bottleneck_factors must have one entry per sub-network"
+            )
+        return self
+
+
 class CustomModelSettings(Section):
     """A network of your own: ``model.name = "package.module:factory"``."""
 
@@ -74,7 +116,7 @@ class CustomModelSettings(Section):
     """Further keyword arguments of the factory."""
 
 
-NetworkSettings = MSDNetSettings | CustomModelSettings
+NetworkSettings = MSDNetSettings | RANetSettings | CustomModelSettings
 """All architectures. Of two that take the same ``model.name``, the earlier one has it."""
 
 

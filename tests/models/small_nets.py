@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hdkd_cli.models import MSDNet, MultiExitNet, Stage, State
+from hdkd_cli.models import MSDNet, MultiExitNet, RANet, Stage, State
 
 SMALL = {
     "exits": 3,
@@ -58,6 +59,56 @@ def msdnet_arguments(draw: st.DrawFn) -> dict[str, Any]:
         "num_classes": 3,
         "image_size": draw(st.integers(5, 6)) * 2 ** (scales - 1) * (4 if stem == "imagenet" else 1)
         - (1 if scales > 1 else 0),
+    }
+
+
+SMALL_RANET = {
+    "scales": (1, 2, 2),
+    "growth_factors": (2, 2, 1),
+    "bottleneck_factors": (2, 1, 1),
+    "blocks": 1,
+    "block_step": 1,
+    "step": 2,
+    "step_mode": "even",
+    "channels": 4,
+    "growth": 4,
+    "compress": 0.25,
+    "reduction": 0.5,
+    "stem": "cifar",
+    "init": "torch",
+    "num_classes": 4,
+    "image_size": 11,
+}
+
+
+def small_ranet(**changes: Any) -> RANet:
+    """A RANet of a few layers in float64."""
+    return RANet(**{**SMALL_RANET, **changes}).double()
+
+
+@st.composite
+def ranet_arguments(draw: st.DrawFn) -> dict[str, Any]:
+    """Arguments of small networks of all shapes."""
+    steps = draw(st.lists(st.integers(0, 1), max_size=2))
+    scales = list(itertools.accumulate(steps, initial=1))
+    factors = st.lists(st.integers(1, 2), min_size=len(scales), max_size=len(scales))
+    stem = draw(st.sampled_from(["cifar", "imagenet"])) if scales[-1] < 3 else "cifar"
+    return {
+        "scales": scales,
+        "growth_factors": draw(factors),
+        "bottleneck_factors": draw(factors),
+        "blocks": draw(st.integers(1, 2)),
+        "block_step": draw(st.integers(1, 2)),
+        "step": draw(st.integers(1, 2)),
+        "step_mode": draw(st.sampled_from(["even", "linear"])),
+        "growth": draw(st.sampled_from([2, 4])),
+        "compress": draw(st.sampled_from([0.5, 0.7])),
+        "reduction": draw(st.sampled_from([0.5, 0.7, 1.0])),
+        "stem": stem,
+        "num_classes": 3,
+        # the higher resolutions have odd sides
+        "image_size": 5 * 2 ** (scales[-1] - 1) * (4 if stem == "imagenet" else 1)
+        - (1 if scales[-1] > 1 else 0),
     }
 
 

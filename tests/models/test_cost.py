@@ -12,14 +12,17 @@ from small_nets import images, small_msdnet
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdkd_cli.models import ExitCosts, MSDNet, MultiExitNet, Stage, State, measure_costs
+from hdkd_cli.models import ExitCosts, MSDNet, MultiExitNet, RANet, Stage, State, measure_costs
 
-PUBLISHED = json.loads((Path(__file__).parent / "data" / "msdnet_costs.json").read_text())
+DATA = Path(__file__).parent / "data"
+PUBLISHED = json.loads((DATA / "msdnet_costs.json").read_text())
 NETWORKS = [name for name in PUBLISHED if not name.startswith("_")]
+RANETS = json.loads((DATA / "ranet_costs.json").read_text())
 
 
-def test_there_are_eight_published_networks():
+def test_there_are_twelve_published_networks():
     assert len(NETWORKS) == 8
+    assert len(RANETS) == 5  # with `_about`
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -31,6 +34,19 @@ def test_costs_are_the_published_ones(name):
         params_K=tuple(row["params"]),
         macs_K=tuple(row["macs_lazy"]),
         macs_eager_K=tuple(row["macs_eager"]),
+        ops_K=tuple(row["ops"]),
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in RANETS if not name.startswith("_")])
+def test_costs_of_ranet_are_the_published_ones(name):
+    row = RANETS[name]
+    with torch.device("meta"):
+        net = RANet(**row["arguments"], init="torch")
+    assert measure_costs(net) == ExitCosts(
+        params_K=tuple(row["params"]),
+        macs_K=tuple(row["macs"]),
+        macs_eager_K=tuple(row["macs"]),
         ops_K=tuple(row["ops"]),
     )
 

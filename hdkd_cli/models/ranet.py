@@ -1,0 +1,358 @@
+"""RANet: Yang et al., Resolution Adaptive Networks for Efficient Inference, CVPR 2020.
+
+Sub-networks of growing resolution. The first is a chain of dense blocks on the coarsest features
+of the stem; each further one starts from finer features and first runs blocks that fuse what the
+sub-network below has computed, then dense blocks of its own. An exit follows each dense block, all
+at the lowest resolution.
+
+What a block hands to the sub-network above is its input and what it has after every layer. A layer
+appends channels to what it reads, so these are the first channels of one tensor, and the state
+holds that tensor only; of a block whose last layer halves the side, two. Nothing that a stage
+computes is needed by later exits alone: RANet has nothing to postpone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from hdkd_cli.choices import ParameterInit, StemKind, StepMode
+from hdkd_cli.errors import SettingsError
+from hdkd_cli.models.blocks import (
+    HEAD_SIDES,
+    branch,
+    classifier,
+    conv3,
+    conv_bn_relu,
+    first_layer,
+    first_side,
+    halved,
+    initialise_he,
+)
+from hdkd_cli.models.contract import MultiExitNet, Stage, State
+from hdkd_cli.models.ranet_plan import Block, plan_blocks, scale_problems, width_problems
+
+
+class RANet(MultiExitNet):
+    """Resolution adaptive network with ``blocks + block_step · (S−1)`` exits.
+
+    Args:
+        scales: σ of each of S sub-networks, lowest resolution first: 1 + how often its side is
+            halved on the way to the lowest resolution.
+        growth_factors: Width factor of each sub-network.
+        bottleneck_factors: Width of each sub-network's 1×1 bottlenecks over the width they feed.
+        blocks: Blocks of the first sub-network.
+        block_step: Blocks that each further sub-network has more.
+        step: Layers of a block; ``linear``: of the first block, block t has t times as many.
+        step_mode: Whether all blocks have the same number of layers.
+        channels: Stem width c0 for a growth factor of 1.
+        growth: Channels a layer adds for a growth factor of 1.
+        compress: Share of the channels a fusing layer adds that comes from the lower resolution.
+        reduction: Share of the channels kept at transitions.
+        stem: ``cifar``: 3×3 stem, heads 128 wide; ``imagenet``: 7×7 stem with stride 2 and
+            pooling, heads as wide as what they read.
+        init: ``he``: He fan-out normal; ``torch``: the framework's.
+        num_classes: C.
+        image_size: Side of the square images in pixels.
+
+    Raises:
+        SettingsError: there is no such network; the message lists all reasons.
+    """
+
+    stages: Sequence[RANetStage]
+
+    def __init__(
+        self,
+        *,
+        scales: Sequence[int],
+        growth_factors: Sequence[int],
+        bottleneck_factors: Sequence[int],
+        blocks: int,
+        block_step: int,
+        step: int,
+        step_mode: StepMode,
+        channels: int,
+        growth: int,
+        compress: float,
+        reduction: float,
+        stem: StemKind,
+        init: ParameterInit,
+        num_classes: int,
+        image_size: int,
+    ) -> None:
+        assert min(blocks, block_step, step, channels, growth, num_classes, image_size) >= 1
+        assert len(scales) == len(growth_factors) == len(bottleneck_factors)
+        assert 0 < compress < 1
+        assert 0 < reduction <= 1
+        if problems := list(scale_problems(scales)):
+            raise SettingsError("\n".join(problems))
+        plan = plan_blocks(
+            scales,
+            growth_factors,
+            blocks=blocks,
+            block_step=block_step,
+            step=step,
+            step_mode=step_mode,
+            channels=channels,
+            growth=growth,
+            compress=compress,
+            reduction=reduction,
+        )
+        problems = [
+            *width_problems(plan, compress, reduction),
+            *_size_problems(image_size, stem, scales),
+        ]
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+        blocks_K = _blocks(plan, bottleneck_factors, compress)
+        stages = []
+        for k, own in enumerate(blocks_K):
+            later = {key for rest in blocks_K[k + 1 :] for block in rest for key in block.reads}
+            stages.append(
+                RANetStage(
+                    _stem(stem, scales, [channels * g for g in growth_factors]) if k == 0 else None,
+                    own,
+                    classifier(stem, own[-1].plan.width_out, num_classes),
+                    later_keys=later,
+                )
+            )
+        super().__init__(
+            stages,
+            name="ranet",
+            num_classes=num_classes,
+            input_shape=(3, image_size, image_size),
+            arguments={
+                "scales": list(scales),
+                "growth_factors": list(growth_factors),
+                "bottleneck_factors": list(bottleneck_factors),
+                "blocks": blocks,
+                "block_step": block_step,
+                "step": step,
+                "step_mode": step_mode,
+                "channels": channels,
+                "growth": growth,
+                "compress": compress,
+                "reduction": reduction,
+                "stem": stem,
+            },
+        )
+        if init == "he":
+            initialise_he(self)
+
+
+class RANetStage(Stage):
+    """The blocks between two exits, and the classifier of the later one.
+
+    Args:
+        stem: From the image to each sub-network's first tensor, highest resolution first; for the
+            first stage.
+        blocks: In the order in which they run.
+        classifier: From what the last of them leaves to logits.
+        later_keys: The entries that later stages read.
+    """
+
+    blocks: Sequence[RANetBlock]  # an nn.ModuleList, typed by what it holds
+
+    def __init__(
+        self,
+        stem: nn.ModuleList | None,
+        blocks: Sequence[RANetBlock],
+        classifier: nn.Sequential,
+        *,
+        later_keys: set[str],
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.blocks = cast("Sequence[RANetBlock]", nn.ModuleList(blocks))
+        self.classifier = classifier
+        self.head_keys = (blocks[-1].writes,)
+        self._kept_keys = later_keys | set(self.head_keys)
+
+    def body(self, state: State) -> State:
+        """Run the blocks; keep what is still needed."""
+        features = dict(state)
+        if self.stem is not None:
+            x = state["image"]
+            for net, layer in zip(range(len(self.stem), 0, -1), self.stem, strict=True):
+                x = features[_stem_key(net)] = layer(x)
+        for block in self.blocks:
+            features.update(block(features))
+        return {key: x for key, x in features.items() if key in self._kept_keys}
+
+    def head(self, state: State) -> Tensor:
+        """Logits (B, C)."""
+        logits: Tensor = self.classifier(state[self.head_keys[0]])
+        return logits
+
+
+class DenseBlock(nn.Module):
+    """Layers that each append what a branch makes of all that is there, and a transition.
+
+    Args:
+        plan: The block.
+        source: The entry that it continues.
+        bottleneck: Bottleneck factor of its sub-network.
+    """
+
+    def __init__(self, plan: Block, source: str, bottleneck: int) -> None:
+        super().__init__()
+        self.plan = plan
+        self.reads = (source,)
+        self.writes = _out_key(plan) if plan.transition else _end_key(plan)
+        self.layers = nn.ModuleList(
+            branch(width, plan.growth, stride=1, bottleneck=bottleneck)
+            for width in plan.widths[:-1]
+        )
+        self.transition = _transition(plan)
+
+    def forward(self, features: State) -> State:
+        """What the block leaves, by key."""
+        x = features[self.reads[0]]
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], dim=1)
+        found = {_end_key(self.plan): x}
+        if self.transition is not None:
+            found[self.writes] = self.transition(x)
+        return found
+
+
+class FusionBlock(nn.Module):
+    """A block that also reads what the same block of the sub-network below has at each layer.
+
+    Args:
+        plan: The block.
+        source: The entry that it continues.
+        low: The block below.
+        bottlenecks: Bottleneck factors of the sub-network below and of its own.
+        compress: Share of the added channels that comes from below.
+    """
+
+    def __init__(
+        self, plan: Block, source: str, low: Block, bottlenecks: Sequence[int], compress: float
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        self.low = low
+        self.reads = (source, _end_key(low), *([_before_key(low)] if low.down else []))
+        self.writes = _out_key(plan)
+        from_low = math.floor(compress * plan.growth)
+        self.low_layers = nn.ModuleList(
+            branch(width, from_low, stride=1, bottleneck=bottlenecks[0])
+            for width in low.widths[:-1]
+        )
+        last_only = [False] * (plan.layers - 1) + [True]
+        self.layers = nn.ModuleList(
+            branch(
+                width,
+                plan.growth - from_low,
+                stride=2 if plan.down and last else 1,
+                bottleneck=bottlenecks[1],
+            )
+            for width, last in zip(plan.widths[:-1], last_only, strict=True)
+        )
+        self.append = conv_bn_relu(low.width, plan.appended, 1)
+        self.transition = _transition(plan)
+
+    def forward(self, features: State) -> State:
+        """What the block leaves, by key."""
+        x = features[self.reads[0]]
+        low_end = features[_end_key(self.low)]
+        low_before = features[_before_key(self.low)] if self.low.down else low_end
+        found = {}
+        for layer, low_layer, low_width in zip(
+            self.layers, self.low_layers, self.low.widths[:-1], strict=True
+        ):
+            found[_before_key(self.plan)] = x
+            own = layer(x)
+            low = low_layer(low_before[:, :low_width])
+            x = torch.cat([_resize(x, own), _resize(low, own), own], dim=1)
+        found[_end_key(self.plan)] = x
+        x = torch.cat([x, _resize(self.append(low_end), x)], dim=1)
+        found[self.writes] = x if self.transition is None else self.transition(x)
+        return found
+
+
+RANetBlock = DenseBlock | FusionBlock
+
+
+def _blocks(
+    plan: Sequence[Sequence[Block]], bottleneck_factors: Sequence[int], compress: float
+) -> list[list[RANetBlock]]:
+    """The blocks of each stage: those up to the next dense one."""
+    blocks_K: list[list[RANetBlock]] = []
+    waiting: list[RANetBlock] = []
+    for i, net in enumerate(plan):
+        source = _stem_key(i + 1)
+        for t, block in enumerate(net):
+            if block.fuses:
+                factors = bottleneck_factors[i - 1 : i + 1]
+                waiting.append(FusionBlock(block, source, plan[i - 1][t], factors, compress))
+            else:
+                waiting.append(DenseBlock(block, source, bottleneck_factors[i]))
+                blocks_K.append(waiting)
+                waiting = []
+            source = (waiting or blocks_K[-1])[-1].writes
+    return blocks_K
+
+
+def _transition(plan: Block) -> nn.Sequential | None:
+    if not plan.transition:
+        return None
+    return conv_bn_relu(plan.width + plan.appended, plan.width_out, 1)
+
+
+def _resize(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` at the size of ``like``."""
+    size = like.shape[-2:]
+    if x.shape[-2:] == size:
+        return x
+    return interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def _stem(kind: StemKind, scales: Sequence[int], widths: Sequence[int]) -> nn.ModuleList:
+    """The first tensor of each sub-network, highest resolution first, each from the one before."""
+    layers = [first_layer(kind, widths[-1])]
+    order = zip(reversed(scales), reversed(widths), strict=True)
+    for (fine, wide), (coarse, width) in pairwise(order):
+        layers.append(conv3(wide, width, stride=1 if fine == coarse else 2))
+    return nn.ModuleList(layers)
+
+
+def _stem_key(net: int) -> str:
+    """The first tensor of a sub-network."""
+    return f"stem{net}"
+
+
+def _before_key(block: Block) -> str:
+    """What a block has before its last layer."""
+    return f"net{block.net}_block{block.number}_before"
+
+
+def _end_key(block: Block) -> str:
+    """What a block has after its last layer."""
+    return f"net{block.net}_block{block.number}_end"
+
+
+def _out_key(block: Block) -> str:
+    """What a block hands on to the next."""
+    return f"net{block.net}_block{block.number}"
+
+
+def _size_problems(image_size: int, stem: StemKind, scales: Sequence[int]) -> Iterator[str]:
+    """The heads need a certain size of the lowest resolution."""
+    side = first_side(stem, image_size)
+    for _ in range(scales[-1] - 1):
+        side = halved(side)
+    if side not in HEAD_SIDES:
+        yield (
+            f"model.scales: {scales[-1]} resolutions and the {stem} stem turn {image_size} pixels "
+            f"into {side} at the lowest, where the heads take {HEAD_SIDES[0]} to "
+            f"{HEAD_SIDES[-1]}; change model.scales, model.stem or data.image_size"
+        )
