@@ -102,7 +102,7 @@ def saved_step(run_dir: Path) -> int:
     if not (run_dir / "settings.toml").is_file():
         return 0
     run = RunFolder.open(run_dir)
-    return int(run.checkpoint().state()["step"]) if run.has_checkpoint() else 0
+    return run.checkpoint().step if run.has_checkpoint() else 0
 
 
 def progress(run_dir: Path) -> dict[str, Any]:

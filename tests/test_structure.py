@@ -17,7 +17,7 @@ LAYERS = [
     {"evaluation"},
     {"runs"},
     {"method", "models", "data"},
-    {"settings", "devices", "files"},
+    {"settings", "devices", "files", "reading"},
     {"records"},
     {"errors", "choices"},
 ]

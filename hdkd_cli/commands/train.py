@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     from hdkd_cli.training.events import Sink
 
 # What a resumed run may change: where it ends and what it runs on, not what it is.
-RESUMABLE = frozenset({"training.max_steps", "training.device", "data.root"})
+RESUMABLE = frozenset(
+    {
+        *("training.max_steps", "training.device", "data.root", "data.workers"),
+        *("training.log_every", "training.checkpoint_every"),
+        *("training.keep_checkpoints", "training.keep_every"),
+    }
+)
 
 
 def train(
@@ -47,6 +54,14 @@ def train(
         Path | None,
         typer.Option("--resume", metavar="RUN", help="Go on with an unfinished run."),
     ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="With --resume: go back to the checkpoint it names, or to the start, and discard "
+            "what came after.",
+        ),
+    ] = False,
     init_from: Annotated[
         Path | None,
         typer.Option("--init-from", metavar="RUN", help="Start from another run's network."),
@@ -80,8 +95,10 @@ def train(
         if resume is not None:
             others = bool(preset or config or name or dry_run)
             job = ranks.in_turn(lambda: _resumed(resume, others, assignments or (), flags, ranks))
-            _run(job, ranks, tensorboard)
+            _run(job, ranks, tensorboard, restart=restart)
             return
+        if restart:
+            raise UsageError("--restart goes with --resume RUN")
 
         chosen = preset or presets.DEFAULT
         resolved, data, where = ranks.in_turn(
@@ -202,7 +219,7 @@ def _resumed(
     return _Job(run, settings, open_data(settings.data), where, True)
 
 
-def _run(job: _Job, ranks: Ranks, tensorboard: bool) -> None:
+def _run(job: _Job, ranks: Ranks, tensorboard: bool, *, restart: bool = False) -> None:
     from hdkd_cli.devices import keep_freed_memory
     from hdkd_cli.training.session import run_training
 
@@ -216,6 +233,7 @@ def _run(job: _Job, ranks: Ranks, tensorboard: bool) -> None:
             job.device,
             sinks=_sinks(job.run, stack, tensorboard) if ranks.first else (),
             resume=job.resume,
+            restart=restart,
             ranks=ranks,
         )
     if ranks.first:
@@ -224,9 +242,10 @@ def _run(job: _Job, ranks: Ranks, tensorboard: bool) -> None:
 
 def _sinks(run: RunFolder, stack: ExitStack, tensorboard: bool) -> list[Sink]:
     """What follows the run; ``stack`` ends it."""
+    from hdkd_cli.runs.metrics import open_plain
     from hdkd_cli.ui.progress import LiveProgress, PlainProgress
 
-    log = stack.enter_context((run.path / "train.log").open("a", encoding="utf-8"))
+    log = stack.enter_context(TextIOWrapper(open_plain(run.path / "train.log"), encoding="utf-8"))
     sinks: list[Sink] = [PlainProgress(lambda line: print(line, file=log, flush=True))]
     console = talk.console()
     if not talk.quiet and console.is_terminal:

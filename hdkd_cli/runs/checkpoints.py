@@ -10,16 +10,20 @@ checkpoints/last        symbolic link to the newest, swapped by rename
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from hdkd_cli.errors import CheckpointError
 from hdkd_cli.files import point_link, read_tensors, sha256_file, write_json, write_tensors
+from hdkd_cli.reading import parse_record, read_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,18 +32,45 @@ SCHEMA = "hdkd/checkpoint/1"
 GROUPS = ("model", "optimizer", "weights")
 
 
+class FileEntry(BaseModel):
+    """What the manifest says about a file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: NonNegativeInt
+
+
+class Manifest(BaseModel):
+    """manifest.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: NonNegativeInt
+    files: dict[Annotated[str, Field(pattern=r"^[a-z]+\.[a-z]+$")], FileEntry]
+
+
+class Progress(BaseModel):
+    """state.json: how far training was."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    step: NonNegativeInt
+    metrics_bytes: NonNegativeInt
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A complete checkpoint on disk.
 
     Attributes:
         path: Its folder.
-        files: File name → {"sha256", "bytes"}, from the manifest.
+        files: File name → size and SHA-256, from the manifest.
         step: Optimiser steps it has behind it.
     """
 
     path: Path
-    files: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, FileEntry]
     step: int
 
     @classmethod
@@ -49,23 +80,17 @@ class Checkpoint:
         Raises:
             CheckpointError: the folder or its manifest is missing, damaged or of another version.
         """
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            raise CheckpointError(f"{path}: is no complete checkpoint (no manifest.json)") from None
-        except (ValueError, OSError) as problem:
-            raise CheckpointError(f"{path / 'manifest.json'}: unreadable ({problem})") from None
-        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            raise CheckpointError(f"{path / 'manifest.json'}: is not of version {SCHEMA}")
-        try:
-            return cls(path, dict(manifest["files"]), int(manifest["step"]))
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"{path / 'manifest.json'}: is incomplete") from None
+        source = path / "manifest.json"
+        if not source.is_file():
+            raise CheckpointError(f"{path}: is no complete checkpoint (no manifest.json)")
+        text = read_text(source, CheckpointError)
+        manifest = parse_record(Manifest, SCHEMA, text, str(source), CheckpointError)
+        return cls(path, manifest.files, manifest.step)
 
     @property
     def model_sha256(self) -> str:
         """Fingerprint of the network's parameters and buffers."""
-        return str(self._entry("model.safetensors")["sha256"])
+        return self._entry("model.safetensors").sha256
 
     def tensors(self, group: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """One of ``GROUPS``, verified: (tensors on the CPU, metadata).
@@ -75,15 +100,18 @@ class Checkpoint:
         """
         return read_tensors(self._verified(f"{group}.safetensors"), CheckpointError)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Progress:
         """``state.json``, verified.
 
         Raises:
             CheckpointError: the file is missing, truncated or altered.
         """
-        return dict(json.loads(self._verified("state.json").read_text()))
+        path = self._verified("state.json")
+        return parse_record(
+            Progress, "", read_text(path, CheckpointError), str(path), CheckpointError
+        )
 
-    def _entry(self, name: str) -> Mapping[str, Any]:
+    def _entry(self, name: str) -> FileEntry:
         if name not in self.files:
             raise CheckpointError(f"{self.path / 'manifest.json'}: names no {name}")
         return self.files[name]
@@ -92,32 +120,25 @@ class Checkpoint:
         entry, path = self._entry(name), self.path / name
         try:
             size = path.stat().st_size
-            if size != entry["bytes"]:
-                raise CheckpointError(
-                    f"{path}: has {size} bytes, the manifest says {entry['bytes']} (truncated?)"
-                    + self._offer()
+            if size != entry.bytes:
+                raise self._damaged(
+                    f"{path}: has {size} bytes, the manifest says {entry.bytes} (truncated?)"
                 )
-            if sha256_file(path) != entry["sha256"]:
-                raise CheckpointError(
-                    f"{path}: does not match the manifest (altered or damaged){self._offer()}"
-                )
+            if sha256_file(path) != entry.sha256:
+                raise self._damaged(f"{path}: does not match the manifest (altered or damaged)")
         except OSError as problem:
-            raise CheckpointError(f"{path}: {problem.strerror}{self._offer()}") from None
+            raise self._damaged(f"{path}: {problem.strerror}") from None
         return path
 
-    def _offer(self) -> str:
-        """Which older checkpoint could be used instead, as the end of a message."""
-        for other in reversed(complete_checkpoints(self.path.resolve().parent)):
-            if other.step < self.step and other.is_whole():
-                return f"; the one before it is whole: {other.path}"
-        return ""
+    def _damaged(self, message: str) -> CheckpointError:
+        return damaged(message, self.path.resolve().parent, self.step)
 
     def is_whole(self) -> bool:
         """Whether every file is as the manifest says."""
         try:
             return all(
-                (self.path / name).stat().st_size == entry["bytes"]
-                and sha256_file(self.path / name) == entry["sha256"]
+                (self.path / name).stat().st_size == entry.bytes
+                and sha256_file(self.path / name) == entry.sha256
                 for name, entry in self.files.items()
             )
         except OSError:
@@ -148,7 +169,7 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full or the folder not writable; earlier checkpoints are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parents: a run that was moved leaves no second one
     target = folder / f"step-{step}"
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
     try:
@@ -158,13 +179,18 @@ def save_checkpoint(
             write_tensors(temporary / f"{group}.safetensors", groups[group], header)
         write_json(temporary / "state.json", state)
         files = {
-            path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+            path.name: FileEntry(sha256=sha256_file(path), bytes=path.stat().st_size)
             for path in sorted(temporary.iterdir())
         }
-        write_json(temporary / "manifest.json", {"schema": SCHEMA, "step": step, "files": files})
+        manifest = Manifest(step=step, files=files)
+        write_json(temporary / "manifest.json", {"schema": SCHEMA, **manifest.model_dump()})
         if target.exists():  # a damaged one that is being replaced, or the same state again
-            shutil.rmtree(target)
-        temporary.rename(target)
+            replaced = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
+            target.rename(replaced)  # whole or gone at any moment
+            temporary.rename(target)
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -187,16 +213,74 @@ def complete_checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda c: c.step)
 
 
+def steps_of(folder: Path) -> dict[int, Path]:
+    """Every ``step-<n>`` in ``folder``, readable or not: n → its path, the newest first.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found = {}
+    with suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if step := re.fullmatch(r"step-(\d{1,18})", path.name):
+                found[int(step[1])] = path
+    return dict(sorted(found.items(), reverse=True))
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint; None: there are none, and nothing says that there were.
+
+    Raises:
+        CheckpointError: the newest is damaged or gone; an older one is not taken in its place.
+        OSError: the folder cannot be read.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise CheckpointError(f"{folder}: is a link that leads nowhere ({folder.readlink()})")
+    steps, last = steps_of(folder), folder / "last"
+    if last.is_symlink() and not last.exists():
+        gone = re.fullmatch(r"step-(\d{1,18})", last.readlink().name)
+        if not steps or (gone and int(gone[1]) > max(steps)):
+            step = int(gone[1]) if gone else 0
+            raise damaged(f"{last}: leads to {last.readlink()}, which is gone", folder, step)
+    for step, path in steps.items():
+        try:
+            return Checkpoint.open(path)
+        except CheckpointError as problem:
+            raise damaged(problem.message, folder, step) from None
+    return None
+
+
+def damaged(message: str, folder: Path, step: int) -> CheckpointError:
+    """The error of a checkpoint that cannot be used; its hint is the newest one before it."""
+    for other in reversed(complete_checkpoints(folder)):
+        if other.step < step and other.is_whole():
+            hint = f"the one before it is whole: {other.path}"
+            return CheckpointError(message, hint=hint, subject=folder)
+    return CheckpointError(message, subject=folder)
+
+
 def discard_leftovers(folder: Path, newer_than: int) -> None:
     """Delete what a killed process left half-written, and checkpoints newer than a step.
 
     Call it only where no other process writes: on resume, under the run's lock.
     """
+    if folder.is_symlink() and not folder.exists():
+        folder.unlink()
     for path in folder.glob(".*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    for checkpoint in complete_checkpoints(folder):
-        if checkpoint.step > newer_than:
-            shutil.rmtree(checkpoint.path, ignore_errors=True)
+        _delete(path)
+    steps, last = steps_of(folder), folder / "last"
+    kept = [path for step, path in steps.items() if step <= newer_than]
+    if kept and last.is_symlink():
+        point_link(last, kept[0].name)
+    elif last.is_symlink():
+        last.unlink()
+    for step, path in steps.items():
+        if step > newer_than:
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -24,7 +24,8 @@ from typing import Any
 
 from hdkd_cli.errors import CheckpointError, RunError, UsageError
 from hdkd_cli.files import point_link, write_json, write_text
-from hdkd_cli.runs.checkpoints import Checkpoint, complete_checkpoints
+from hdkd_cli.runs.checkpoints import Checkpoint, newest_checkpoint
+from hdkd_cli.runs.metrics import open_plain, read_metrics
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.toml import from_toml, to_toml
 
@@ -182,25 +183,44 @@ class RunFolder:
         point_link(self.policies / "last", f"{name}.json")
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a complete checkpoint to go on from."""
-        return bool(complete_checkpoints(self.checkpoints))
-
-    def checkpoint(self) -> Checkpoint:
-        """The pinned checkpoint, or the newest complete one.
+        """Whether there is a checkpoint to go on from.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: the newest is damaged or gone.
+        """
+        return newest_checkpoint(self.checkpoints) is not None
+
+    def has_saved(self) -> bool:
+        """Whether the run ever completed a checkpoint, by what it says of itself.
+
+        Raises:
+            RunError: run.json or metrics.jsonl is damaged.
+        """
+        if self.info()["status"] == "finished":
+            return True
+        if not self.metrics.exists():
+            return False
+        return any(
+            record["event"] == "checkpoint" or record.get("first_step")
+            for record in read_metrics(self.metrics)
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """The pinned checkpoint, or the newest.
+
+        Raises:
+            CheckpointError: there is none, or the newest is damaged or gone.
         """
         if self.pinned is not None:
             return self.pinned
-        complete = complete_checkpoints(self.checkpoints)
-        if not complete:
+        newest = newest_checkpoint(self.checkpoints)
+        if newest is None:
             raise CheckpointError(
                 f"{self.path}: has no complete checkpoint",
                 hint=f"finish it with `hdkd train --resume {self.path}`",
                 subject=self.path,
             )
-        return complete[-1]
+        return newest
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -209,7 +229,7 @@ class RunFolder:
         Raises:
             RunError: another process is training this run.
         """
-        with (self.path / ".lock").open("w") as file:
+        with open_plain(self.path / ".lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

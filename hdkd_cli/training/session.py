@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,11 +19,18 @@ from hdkd_cli.errors import (
     HdkdError,
     InterruptedRun,
     OtherRankFailed,
+    RunError,
+    UsageError,
 )
 from hdkd_cli.evaluation.of_run import refuse_other_images
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
-from hdkd_cli.runs.checkpoints import discard_leftovers
+from hdkd_cli.runs.checkpoints import (
+    Checkpoint,
+    discard_leftovers,
+    newest_checkpoint,
+    steps_of,
+)
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
 from hdkd_cli.settings.schema import Settings
@@ -44,6 +51,7 @@ def run_training(
     *,
     sinks: Sequence[Sink],
     resume: bool = False,
+    restart: bool = False,
     ranks: Ranks = ALONE,
 ) -> None:
     """Train ``run`` to its end and keep run.json's status true.
@@ -57,24 +65,31 @@ def run_training(
         data: The images.
         device: Where to train.
         sinks: Receive every event of this rank, besides metrics.jsonl.
-        resume: Go on from the run's checkpoint; start again if it has none.
+        resume: Go on from the run's checkpoint; start again if it never had one.
+        restart: On resume, go back: to the pinned checkpoint or to the start, for good.
         ranks: The processes that train it together.
 
     Raises:
         DivergedError: a loss or gradient was not finite.
         InterruptedRun: a signal came; everything is saved.
         CheckpointError: the checkpoint to start from is missing or unusable.
+        UsageError: ``restart`` is needed.
         DataError: on resume, the images are not the same as before.
         RunError: another process is training this run.
         OtherRankFailed: what ended the run concerns all ranks and is left to the first to tell.
     """
     if ranks.first:
-        with run.locked(), _status_kept(run):
-            run.update_info(device=describe_device(device), ranks=ranks.size)
-            _train(run, settings, data, device, sinks, resume, ranks)
+        with run.locked():
+            checkpoint = ranks.together(
+                lambda: _checkpoint_to_resume(run, data, restart=restart) if resume else None
+            )
+            with _status_kept(run):
+                run.update_info(device=describe_device(device), ranks=ranks.size)
+                _train(run, settings, data, device, sinks, checkpoint, ranks)
         return
+    ranks.together(lambda: None)  # the first one finds out whether the run may go on
     try:
-        _train(run, settings, data, device, sinks, resume, ranks)
+        _train(run, settings, data, device, sinks, None, ranks)
     except (DivergedError, InterruptedRun) as problem:
         raise OtherRankFailed(problem.exit_code) from None
 
@@ -104,7 +119,8 @@ def _status_kept(run: RunFolder) -> Iterator[None]:
         raise
     finally:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        run.update_info(status=status, exit_code=exit_code, ended=now)
+        with suppress(RunError):  # the run was moved away or removed, which was told
+            run.update_info(status=status, exit_code=exit_code, ended=now)
 
 
 def check(settings: Settings, data: ImageData, device: torch.device, ranks: Ranks = ALONE) -> None:
@@ -131,14 +147,14 @@ def _train(
     data: ImageData,
     device: torch.device,
     sinks: Sequence[Sink],
-    resume: bool,
+    checkpoint: Checkpoint | None,
     ranks: Ranks,
 ) -> None:
     data.images.make_ready(device)  # may take a minute, in which Ctrl-C shall end it at once
     state = TrainState.build(settings, data, device, ranks)
     with ExitStack() as stack:
         metrics, notes = ranks.together(
-            lambda: _begin_in_folder(run, state, data, resume) if ranks.first else (None, [])
+            lambda: _begin_in_folder(run, state, data, checkpoint) if ranks.first else (None, [])
         )
         if metrics is not None:
             stack.callback(metrics.close)
@@ -161,22 +177,56 @@ def _train(
 
 
 def _begin_in_folder(
-    run: RunFolder, state: TrainState, data: ImageData, resume: bool
+    run: RunFolder, state: TrainState, data: ImageData, checkpoint: Checkpoint | None
 ) -> tuple[MetricsLog, list[str]]:
     """Bring ``state`` and the folder to where training begins; returns its log, and notes."""
-    if resume:
-        refuse_other_images(run, data)
     splits = {role: split.sha256 for role, split in data.splits.items()}
     run.update_info(classes=data.classes, splits=splits)
     notes: list[str] = []
     metrics_bytes = 0
     init_from = state.settings.training.init_from
-    if resume and (run.pinned or run.has_checkpoint()):
-        metrics_bytes = state.load(run.checkpoint())
+    if checkpoint is not None:
+        metrics_bytes = state.load(checkpoint)
     elif init_from is not None:
         notes.append(initialise_from(state.net, RunFolder.open(Path(init_from))))
     discard_leftovers(run.checkpoints, newer_than=state.step)
     return MetricsLog(run.metrics, keep_bytes=metrics_bytes), notes
+
+
+def _checkpoint_to_resume(run: RunFolder, data: ImageData, *, restart: bool) -> Checkpoint | None:
+    """Where training goes on; None: at its start. Nothing is changed yet.
+
+    Raises:
+        DataError: the images are not the same as before.
+        CheckpointError: what the run has saved is gone or damaged.
+        UsageError: checkpoints newer than the pinned one would be lost.
+    """
+    refuse_other_images(run, data)
+    if run.pinned is not None:
+        newest = max(steps_of(run.checkpoints), default=0)
+        if newest > run.pinned.step and not restart:
+            raise UsageError(
+                f"{run.pinned.path}: is not the newest checkpoint; going on from it discards "
+                f"step-{newest} and what came after step {run.pinned.step}",
+                hint="say so with --restart",
+                subject=run.pinned.path,
+            )
+        return run.pinned
+    if restart:
+        return None
+    try:
+        newest_one = newest_checkpoint(run.checkpoints)
+    except CheckpointError as problem:
+        hint = f"{problem.hint}; name it" if problem.hint else "put it back, or name another"
+        hint += " as RUN, or train again from the start, with --restart"
+        raise CheckpointError(problem.message, hint=hint, subject=run.checkpoints) from None
+    if newest_one is None and run.has_saved():
+        raise CheckpointError(
+            f"{run.checkpoints}: has no checkpoint, but the run has saved some",
+            hint="put them back, or train again from the start with --restart",
+            subject=run.checkpoints,
+        )
+    return newest_one
 
 
 def _refuse_unlike_images(data: ImageData, ranks: Ranks) -> None:

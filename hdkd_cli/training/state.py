@@ -222,6 +222,6 @@ class TrainState:
             raise CheckpointError(
                 f"{checkpoint.path}: does not fit these settings ({problem})"
             ) from None
-        record = checkpoint.state()
-        self.step = int(record["step"])
-        return int(record["metrics_bytes"])
+        progress = checkpoint.state()
+        self.step = progress.step
+        return progress.metrics_bytes

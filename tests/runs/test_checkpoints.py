@@ -12,6 +12,7 @@ from hdkd_cli import files
 from hdkd_cli.errors import CheckpointError
 from hdkd_cli.runs.checkpoints import (
     Checkpoint,
+    Progress,
     complete_checkpoints,
     discard_leftovers,
     save_checkpoint,
@@ -32,7 +33,7 @@ def test_reads_back_what_was_written(tmp_path):
     assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3) + 5)
     assert tensors["n"].dtype == torch.int64
     assert metadata == {"architecture": "net"}
-    assert checkpoint.state() == {"step": 5, "metrics_bytes": 7}
+    assert checkpoint.state() == Progress(step=5, metrics_bytes=7)
     assert checkpoint.step == 5
     assert checkpoint.model_sha256 == files.sha256_file(tmp_path / "step-5" / "model.safetensors")
 

@@ -88,12 +88,12 @@ def test_only_one_process_trains_a_run(tmp_path):
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path)
-    log.append({"step": 1})
+    log.append({"event": "step", "step": 1})
     offset = log.durable_offset()
-    log.append({"step": 2})
+    log.append({"event": "step", "step": 2})
     log.close()
     log = MetricsLog(path, keep_bytes=offset)
-    log.append({"step": 3})
+    log.append({"event": "step", "step": 3})
     log.close()
     assert [r["step"] for r in read_metrics(path)] == [1, 3]
     with path.open("a") as file:
