@@ -16,16 +16,27 @@ from hdkd_cli.method.hypergradient import (
     hypergradient,
     validation_gradient,
 )
-from hdkd_cli.method.terms import Terms, cross_entropies
+from hdkd_cli.method.terms import (
+    Distillation,
+    Supervision,
+    Term,
+    TermGroup,
+    Terms,
+    cross_entropies,
+)
 from hdkd_cli.method.validation import BalancedValidation
 from hdkd_cli.method.weights import HarmonizedWeights
 
 __all__ = [
     "BalancedValidation",
     "Batch",
+    "Distillation",
     "HarmonizedWeights",
     "Harmonizer",
     "StepInputs",
+    "Supervision",
+    "Term",
+    "TermGroup",
     "Terms",
     "ValidationGradient",
     "WeightUpdate",

@@ -1,9 +1,14 @@
 """The training objectives ("terms") of a network with several exits.
 
-K exits, B batch, C classes, T terms, P pairs of a student and a teacher (T = K + P).
+K exits, B batch, C classes, T terms, P pairs of a student and a teacher. Terms come in groups, each
+computed at once: K times supervision, P times distillation, and groups of one's own.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -33,44 +38,154 @@ def cross_entropies(logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
     return losses.view(num_exits, batch).mean(1)
 
 
+@dataclass(frozen=True)
+class Term:
+    """What one loss is.
+
+    Attributes:
+        name: Unique among the terms of a run, such as ``kd[3->1]``.
+        kind: ``supervision``, ``distillation``, or what a group from outside calls it.
+        student: The exit that learns, from 1; None: it concerns several.
+        teacher: The exit that it learns from, from 1; None: there is none.
+    """
+
+    name: str
+    kind: str
+    student: int | None = None
+    teacher: int | None = None
+
+
+class TermGroup(ABC):
+    """Losses of one kind, computed together.
+
+    Attributes:
+        terms: What they are, in the order of the values.
+    """
+
+    terms: tuple[Term, ...]
+
+    @abstractmethod
+    def __call__(self, logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
+        """The unweighted losses of one batch, differentiable in reverse and in forward mode.
+
+        Called outside autocast. It must not wait for the device.
+
+        Args:
+            logits_KBC: Logits of all exits, any floating type; may be dual tensors.
+            labels_B: Class indices, int64.
+
+        Returns:
+            One value for each of ``terms``, in float32 at least.
+        """
+
+
+class Supervision(TermGroup):
+    """``ce[k]``: CE_k = mean_b −log p_k[b, y_b], every exit learns from the labels.
+
+    Args:
+        num_exits: K.
+    """
+
+    def __init__(self, num_exits: int) -> None:
+        self.terms = tuple(Term(f"ce[{k}]", "supervision", k) for k in range(1, num_exits + 1))
+
+    def __call__(self, logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
+        """CE_k, (K,)."""
+        return cross_entropies(logits_KBC, labels_B)
+
+
+class Distillation(TermGroup):
+    """``kd[j->i]``: KD_ij = T² · mean_b KL(q_j ‖ q_i), q = softmax(z / T), q_j detached.
+
+    Args:
+        num_exits: K.
+        pairs: (student, teacher) of every term, from 0.
+        temperature: T > 0.
+    """
+
+    def __init__(
+        self, num_exits: int, pairs: Sequence[tuple[int, int]], temperature: float
+    ) -> None:
+        self.temperature = temperature
+        self.terms = tuple(
+            Term(f"kd[{teacher + 1}->{student + 1}]", "distillation", student + 1, teacher + 1)
+            for student, teacher in pairs
+        )
+        # where each pair stands in a flattened (student, teacher) matrix
+        self._cell_P = torch.tensor(
+            [student * num_exits + teacher for student, teacher in pairs], dtype=torch.int64
+        )
+
+    def __call__(self, logits_KBC: Tensor, _labels_B: Tensor) -> Tensor:
+        """All KD_ij at once, by one matrix product; (P,).
+
+        KL(q_j ‖ q_i) = Σ q_j·r_j − Σ q_j·r_i with r = log q − log q_K. Any common reference drops
+        out of the difference; the last exit's makes both sums small where exits agree, so that
+        float32 keeps small divergences.
+        """
+        logits_KBC = _widened(logits_KBC)
+        log_q = torch.log_softmax(logits_KBC / self.temperature, dim=2).flatten(1)  # (K, B·C)
+        q = log_q.detach().exp()  # a teacher passes on neither gradients nor tangents
+        cross_KK = (log_q - log_q[-1].detach()) @ q.T  # [i, j] = Σ q_j·r_i: students in rows
+        divergence_KK = cross_KK.detach().diagonal() - cross_KK
+        if self._cell_P.device != logits_KBC.device:
+            self._cell_P = self._cell_P.to(logits_KBC.device)
+        scale = self.temperature**2 / logits_KBC.shape[1]
+        return scale * divergence_KK.flatten().index_select(0, self._cell_P)
+
+
+def taught_pairs(num_exits: int, teachers: Teachers) -> tuple[tuple[int, int], ...]:
+    """(student, teacher) of every distillation term, from 0, by student then teacher."""
+    last = num_exits - 1
+    return tuple(
+        (student, teacher)
+        for student in range(last)
+        for teacher in range(student + 1, num_exits)
+        if teachers == "later" or (teachers == "last" and teacher == last)
+    )
+
+
 class Terms:
-    """All unweighted losses of a batch: K times supervision, then P times distillation.
+    """All unweighted losses of a batch: supervision, then distillation, then groups from outside.
 
     Source: Wang & Li, AAAI 2021: every exit learns from the labels and from all later exits.
     The factor T², the batch mean and the detached teacher are [ours] (as Phuong & Lampert 2019).
-
-        ce[k]     CE_k  = mean_b −log p_k[b, y_b]
-        kd[j->i]  KD_ij = T² · mean_b KL(q_j ‖ q_i),  q = softmax(z / T),  q_j detached
 
     Args:
         num_exits: K.
         teachers: Who teaches exit i: nobody, the last exit, or all later exits.
         temperature: T > 0.
+        extra: Further groups.
 
     Attributes:
-        pairs: (student, teacher) of every distillation term, 0-based, by student then teacher.
-        names: T names, exits counted from 1: ``ce[1]`` .. ``ce[K]``, ``kd[2->1]``, ``kd[3->1]`` ..
+        groups: Where the terms come from, in order; none of them is empty.
+        terms: What the T terms are: ``ce[1]`` .. ``ce[K]``, ``kd[2->1]``, ``kd[3->1]`` ..
+
+    Raises:
+        ValueError: two terms have one name.
     """
 
-    def __init__(self, num_exits: int, teachers: Teachers, temperature: float) -> None:
+    def __init__(
+        self,
+        num_exits: int,
+        teachers: Teachers,
+        temperature: float,
+        extra: Sequence[TermGroup] = (),
+    ) -> None:
         self.num_exits = num_exits
         self.teachers = teachers
-        self.temperature = temperature
-        last = num_exits - 1
-        self.pairs: tuple[tuple[int, int], ...] = tuple(
-            (student, teacher)
-            for student in range(last)
-            for teacher in range(student + 1, num_exits)
-            if teachers == "later" or (teachers == "last" and teacher == last)
-        )
-        self.names: tuple[str, ...] = (
-            *(f"ce[{exit_ + 1}]" for exit_ in range(num_exits)),
-            *(f"kd[{teacher + 1}->{student + 1}]" for student, teacher in self.pairs),
-        )
-        # where each pair stands in a flattened (student, teacher) matrix
-        self._cell_P = torch.tensor(
-            [student * num_exits + teacher for student, teacher in self.pairs], dtype=torch.int64
-        )
+        pairs = taught_pairs(num_exits, teachers)
+        taught = [Distillation(num_exits, pairs, temperature)] if pairs else []
+        self.groups: tuple[TermGroup, ...] = (Supervision(num_exits), *taught, *extra)
+        self.terms: tuple[Term, ...] = tuple(term for group in self.groups for term in group.terms)
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than one loss term is called {', '.join(twice)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The T names."""
+        return tuple(term.name for term in self.terms)
 
     def __call__(self, logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
         """All terms of one batch, differentiable in reverse and in forward mode.
@@ -83,23 +198,5 @@ class Terms:
             (T,) float32, or float64 for float64 logits, whatever autocast is active.
         """
         with torch.autocast(logits_KBC.device.type, enabled=False):
-            ce_K = cross_entropies(logits_KBC, labels_B)
-            if not self.pairs:
-                return ce_K
-            return torch.cat([ce_K, self._distillation(_widened(logits_KBC))])
-
-    def _distillation(self, logits_KBC: Tensor) -> Tensor:
-        """All KD_ij at once, by one matrix product.
-
-        KL(q_j ‖ q_i) = Σ q_j·r_j − Σ q_j·r_i with r = log q − log q_K. Any common reference drops
-        out of the difference; the last exit's makes both sums small where exits agree, so that
-        float32 keeps small divergences.
-        """
-        log_q = torch.log_softmax(logits_KBC / self.temperature, dim=2).flatten(1)  # (K, B·C)
-        q = log_q.detach().exp()  # a teacher passes on neither gradients nor tangents
-        cross_KK = (log_q - log_q[-1].detach()) @ q.T  # [i, j] = Σ q_j·r_i: students in rows
-        divergence_KK = cross_KK.detach().diagonal() - cross_KK
-        if self._cell_P.device != logits_KBC.device:
-            self._cell_P = self._cell_P.to(logits_KBC.device)
-        scale = self.temperature**2 / logits_KBC.shape[1]
-        return scale * divergence_KK.flatten().index_select(0, self._cell_P)
+            parts = [group(logits_KBC, labels_B) for group in self.groups]
+            return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -1,6 +1,6 @@
 """Harmonized weights: positive factors of the training terms, learned or fixed.
 
-K exits, T terms, P distillation pairs.
+K exits, T terms, P distillation terms.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hdkd_cli.choices import Parametrisation, WeightInit
-from hdkd_cli.method.terms import Terms
+from hdkd_cli.method.terms import Distillation, Supervision, Terms
 
 SMALL = 0.01
 """What ``last`` gives the other teachers, as a fraction of the last one's weight. [ours]"""
@@ -35,34 +35,46 @@ def initial_weights(
 
     The first four sum to K over supervision and to S over distillation, S = ``distillation_sum``
     or, where that is absent, K − 1 (``supervision``: 0.1·(K − 1)). Without pairs S does not apply.
+    Terms of groups from outside start at 1.
 
     Raises:
         ValueError: ``dbt`` without the last exit as only teacher, or a distillation sum for
             ``dbt`` or ``uniform``, which leave nothing to scale.
     """
-    K = terms.num_exits
     if init in ("uniform", "dbt") and distillation_sum is not None:
         raise ValueError(f"distillation_sum does not apply to init {init!r}: leave it out")
-    if init == "uniform":
-        return [1.0] * len(terms.names)
-    if init == "dbt":
-        if terms.teachers != "last":
-            raise ValueError(f"init 'dbt' needs teachers 'last', not {terms.teachers!r}")
-        return [1 - dbt_share] * (K - 1) + [1.0] + [dbt_share] * len(terms.pairs)
+    if init == "dbt" and terms.teachers != "last":
+        raise ValueError(f"init 'dbt' needs teachers 'last', not {terms.teachers!r}")
+    K = terms.num_exits
+    draw = random.Random(seed)  # its stream is the same on every platform and version
+    weights: list[float] = []
+    for group in terms.groups:
+        if init == "uniform" or not isinstance(group, Supervision | Distillation):
+            weights += [1.0] * len(group.terms)
+        elif init == "dbt":
+            share = {"supervision": 1 - dbt_share, "distillation": dbt_share}
+            weights += [1.0 if term.student == K else share[term.kind] for term in group.terms]
+        elif isinstance(group, Supervision):
+            supervision_K = [1 - draw.random() if init == "random" else 1.0 for _ in group.terms]
+            weights += _summing_to(K, supervision_K)  # drawn in (0, 1]
+        else:
+            total = distillation_sum
+            if total is None:
+                total = (0.1 if init == "supervision" else 1.0) * (K - 1)
+            weights += _summing_to(total, _distillation_proportions(group, init, K, draw))
+    return weights
 
-    supervision_K = [1.0] * K
-    students_P = [student for student, _ in terms.pairs]
+
+def _distillation_proportions(
+    group: Distillation, init: WeightInit, last: int, draw: random.Random
+) -> list[float]:
+    """How the distillation weights relate to each other; ``last`` is the last exit."""
     if init == "random":
-        draw = random.Random(seed)  # its stream is the same on every platform and version
-        supervision_K = [1 - draw.random() for _ in range(K)]  # in (0, 1]
-        distillation_P = [1 - draw.random() for _ in terms.pairs]
-    elif init == "last":
-        distillation_P = [1.0 if teacher == K - 1 else SMALL for _, teacher in terms.pairs]
-    else:
-        distillation_P = [1 / students_P.count(student) for student in students_P]
-    if distillation_sum is None:
-        distillation_sum = (0.1 if init == "supervision" else 1.0) * (K - 1)
-    return _summing_to(K, supervision_K) + _summing_to(distillation_sum, distillation_P)
+        return [1 - draw.random() for _ in group.terms]
+    if init == "last":
+        return [1.0 if term.teacher == last else SMALL for term in group.terms]
+    students = [term.student for term in group.terms]
+    return [1 / students.count(student) for student in students]
 
 
 def _summing_to(total: float, proportions: list[float]) -> list[float]:
@@ -77,8 +89,8 @@ class HarmonizedWeights(nn.Module):
     parametrisations are [ours]:
 
         exp      γ = γ_init · exp(raw)
-        grouped  the same, scaled so that the supervision and the distillation weights each keep
-                 their initial sum
+        grouped  the same, scaled so that the weights of each group of terms (supervision,
+                 distillation) keep their initial sum
         softmax  the same, scaled so that all weights keep their initial sum
 
     ``raw_T`` is the learned vector counted from its start: raw = a − a_init with γ = exp(a), or
@@ -124,16 +136,15 @@ class HarmonizedWeights(nn.Module):
             )
             raise ValueError(f"weights that start at 0 cannot be learned: {cause}")
         self.learned = learned
-        K, P = terms.num_exits, len(terms.pairs)
         # lengths of the stretches of γ whose sums are kept
         if parametrisation == "exp" or not learned:
             self._stretches: list[int] = []
         elif parametrisation == "grouped":
-            self._stretches = [K, P] if P else [K]
+            self._stretches = [len(group.terms) for group in terms.groups]
         else:
-            self._stretches = [K + P]
+            self._stretches = [len(initial)]
         self.register_buffer("initial_T", torch.tensor(initial, dtype=torch.float32))
-        self.register_buffer("raw_T", torch.zeros(K + P, dtype=torch.float32))
+        self.register_buffer("raw_T", torch.zeros(len(initial), dtype=torch.float32))
 
     def __call__(self) -> Tensor:
         """The weights now: (T,) float32, on the device of ``raw_T``, outside any graph."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from hdkd_cli.method.terms import Term
+
 
 @dataclass(frozen=True)
 class Event:
@@ -36,7 +38,7 @@ class RunStarted(Event):
         num_exits: K.
         parameters: Trainable parameters of the network.
         macs_K: Cumulative multiply-accumulates of leaving at each exit.
-        terms: Names of the loss terms.
+        terms: What the loss terms are.
         device: Where it runs, for people.
         notes: What was adapted, for people.
     """
@@ -52,7 +54,7 @@ class RunStarted(Event):
     num_exits: int
     parameters: int
     macs_K: tuple[int, ...]
-    terms: tuple[str, ...]
+    terms: tuple[Term, ...]
     device: str
     notes: tuple[str, ...] = ()
 

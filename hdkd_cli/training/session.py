@@ -276,7 +276,7 @@ def _run_started(
         num_exits=state.net.num_exits,
         parameters=sum(p.numel() for p in state.net.parameters()),
         macs_K=measure_costs(state.net).macs_K,
-        terms=state.terms.names,
+        terms=state.terms.terms,
         device=describe_device(state.device),
         notes=tuple(notes),
     )

@@ -5,9 +5,8 @@ All of them are sinks for the events of ``training/events.py``.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -18,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hdkd_cli.method.terms import Term
 from hdkd_cli.training.events import (
     CheckpointSaved,
     Evaluated,
@@ -170,24 +170,26 @@ class LiveProgress:
         started, logged = self._started, self._logged
         assert started is not None
         assert logged is not None
-        weights = dict(zip(started.terms, logged.weights_T, strict=True))
-        teachers = sorted({pair[0] for pair in map(_pair, weights) if pair})
+        # a column for the labels, for each teacher, and for each further kind of term
+        titles = list(dict.fromkeys(sorted(map(_column, started.terms))))
+        weights: dict[tuple[int | None, tuple[int, int, str]], list[float]] = {}
+        for term, weight in zip(started.terms, logged.weights_T, strict=True):
+            weights.setdefault((term.student, _column(term)), []).append(weight)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("exit", "M MACs", "train %", "val %", "ce"):
+        for title in ("exit", "M MACs", "train %", "val %", *(title for *_, title in titles)):
             table.add_column(title, justify="right")
-        for teacher in teachers:
-            table.add_column(f"kd {teacher}→", justify="right")
         for k in range(started.num_exits):
             evaluated = f"{self._evaluated.top1_pct_K[k]:.2f}" if self._evaluated else "–"
-            taught = [weights.get(f"kd[{t}->{k + 1}]") for t in teachers]
             table.add_row(
                 str(k + 1),
                 f"{started.macs_K[k] / 1e6:.1f}",
                 f"{logged.train_top1_pct_K[k]:.2f}",
                 evaluated,
-                _shade(weights[f"ce[{k + 1}]"]),
-                *(Text("·", style="dim") if w is None else _shade(w) for w in taught),
+                *(_shade(weights.get((k + 1, title), ())) for title in titles),
             )
+        if any(term.student is None for term in started.terms):
+            cells = (_shade(weights.get((None, title), ())) for title in titles)
+            table.add_row("all", "", "", "", *cells)
         return table
 
 
@@ -211,13 +213,20 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(max(0.0, seconds))))
 
 
-def _pair(term: str) -> tuple[int, int] | None:
-    """(teacher, student) of a distillation term's name."""
-    match = re.fullmatch(r"kd\[(\d+)->(\d+)\]", term)
-    return (int(match[1]), int(match[2])) if match else None
+def _column(term: Term) -> tuple[int, int, str]:
+    """Where a term's weight stands in the table, in an order of columns, and the column's title."""
+    if term.kind == "supervision":
+        return 0, 0, "ce"
+    title = "kd" if term.kind == "distillation" else term.kind
+    place = 1 if term.kind == "distillation" else 2
+    return place, term.teacher or 0, title if term.teacher is None else f"{title} {term.teacher}→"
 
 
-def _shade(weight: float) -> Text:
-    """A weight, brighter the further above 1, dimmer the further below."""
-    style = "bold green" if weight > 1.3 else "dim" if weight < 0.5 else ""
-    return Text(f"{weight:.2f}", style=style)
+def _shade(weights: Sequence[float]) -> Text:
+    """Weights, brighter the further above 1, dimmer the further below."""
+    if not weights:
+        return Text("·", style="dim")
+    return Text(" ").join(
+        Text(f"{w:.2f}", style="bold green" if w > 1.3 else "dim" if w < 0.5 else "")
+        for w in weights
+    )

@@ -45,7 +45,7 @@ class TensorBoardSink:
         """Receive an event."""
         match event:
             case RunStarted():
-                self._terms = event.terms
+                self._terms = tuple(term.name for term in event.terms)
             case StepLogged():
                 scalars = {
                     "train/loss": event.loss,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def make_run(
     terms = Terms(3, settings.objective.teachers, 3.0)
     events: list[dict[str, Any]] = [
         {
-            "event": "run_started", "total_steps": 20 * records, "terms": terms.names,
+            "event": "run_started", "total_steps": 20 * records,
+            "terms": [asdict(term) for term in terms.terms],
             "num_exits": 3, "parameters": 30_000, "samples": {"train": 1250, "test": 300},
         }
     ]  # fmt: skip

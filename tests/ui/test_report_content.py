@@ -27,7 +27,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert content.label == "digits s3"
     assert content.history is not None
     assert content.history.num_exits == 3
-    assert content.history.pairs == ((0, 1), (0, 2), (1, 2))
+    taught = [(t.student, t.teacher) for t in content.history.terms if t.kind == "distillation"]
+    assert taught == [(1, 2), (1, 3), (2, 3)]
     # ce[1] ce[2] ce[3] kd[2->1] kd[3->1] kd[3->2], at the first record 1 + 0.01 · place
     np.testing.assert_allclose(
         content.history.matrix(0), [[1, 1.03, 1.04], [np.nan, 1.01, 1.05], [np.nan, np.nan, 1.02]]

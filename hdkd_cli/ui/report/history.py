@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.method.terms import Terms
+from hdkd_cli.method.terms import Term
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 
@@ -22,7 +22,7 @@ class History:
 
     Attributes:
         started: The record of its (last) beginning.
-        pairs: (student, teacher) of each distillation weight, which follow K supervision weights.
+        terms: What each weight belongs to.
         step_S: Optimiser steps behind each record.
         weights_ST: Loss weights then.
         val_step_E: Optimiser steps behind each evaluation.
@@ -31,7 +31,7 @@ class History:
     """
 
     started: dict[str, Any]
-    pairs: tuple[tuple[int, int], ...]
+    terms: tuple[Term, ...]
     step_S: NDArray[np.int64]
     weights_ST: NDArray[np.float64]
     val_step_E: NDArray[np.int64]
@@ -41,7 +41,7 @@ class History:
     @property
     def num_exits(self) -> int:
         """K."""
-        return int(self.weights_ST.shape[1]) - len(self.pairs)
+        return int(self.started["num_exits"])
 
     def matrix(self, record: int) -> NDArray[np.float64]:
         """Weights (K, K) of one record: [student, teacher], supervision on the diagonal, else NaN.
@@ -49,19 +49,18 @@ class History:
         Args:
             record: Which of S; negative numbers count from the end.
         """
-        num_exits = self.num_exits
-        weights_KK = np.full((num_exits, num_exits), np.nan)
-        np.fill_diagonal(weights_KK, self.weights_ST[record, :num_exits])
-        for place, (student, teacher) in enumerate(self.pairs, num_exits):
-            weights_KK[student, teacher] = self.weights_ST[record, place]
+        weights_KK = np.full((self.num_exits, self.num_exits), np.nan)
+        for term, weight in zip(self.terms, self.weights_ST[record], strict=True):
+            if term.kind in ("supervision", "distillation") and term.student is not None:
+                weights_KK[term.student - 1, (term.teacher or term.student) - 1] = weight
         return weights_KK
 
 
 def read_history(run: RunFolder) -> History | None:
-    """The run's history; None if nothing was logged yet, or not by this kind of training.
+    """The run's history; None if nothing was logged yet.
 
     Raises:
-        ValueError: a line of the log is damaged.
+        ValueError, KeyError, TypeError: a line of the log is damaged, or of another version.
     """
     if not run.metrics.exists():
         return None
@@ -72,13 +71,10 @@ def read_history(run: RunFolder) -> History | None:
     if not steps or "run_started" not in records:
         return None
     started = records["run_started"][-1]
-    terms = Terms(started["num_exits"], run.settings().objective.teachers, 1.0)
-    if list(terms.names) != started["terms"]:
-        return None
     ended = records.get("run_ended", [])
     return History(
         started=started,
-        pairs=terms.pairs,
+        terms=tuple(Term(**term) for term in started["terms"]),
         step_S=np.array([r["step"] for r in steps]),
         weights_ST=np.array([r["weights_T"] for r in steps]),
         val_step_E=np.array([r["step"] for r in evaluated], np.int64),

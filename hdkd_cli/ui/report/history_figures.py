@@ -6,13 +6,15 @@ K exits, T loss weights, S log records, E evaluations.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hdkd_cli.method.terms import Term
 from hdkd_cli.ui.report.drawing import (
     DASHES,
+    PALETTE,
     PAPER,
     SERIES,
     Figure,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 MOMENTS = 6  # pictures of the weights over training
 LABELS = SERIES[1]  # what supervision is drawn in: unlike all colours of exits
+OTHERS = PALETTE["muted"][0]  # terms of other kinds
 
 
 def history_figures(history: History | None, learned: bool) -> Iterator[Figure]:
@@ -46,33 +49,29 @@ def history_figures(history: History | None, learned: bool) -> Iterator[Figure]:
 
 def _weight_curves(history: History) -> Figure:
     num_exits = history.num_exits
-    weights_ST, names = history.weights_ST, history.started["terms"]
-    student_T = [*range(num_exits), *(student for student, _ in history.pairs)]
-    teacher_T = [*range(num_exits), *(teacher for _, teacher in history.pairs)]
+    weights_ST, names = history.weights_ST, [term.name for term in history.terms]
 
     def draw(canvas: Canvas) -> None:
         from matplotlib.lines import Line2D
 
         panels = small_multiples(canvas, num_exits)
         colours = [light for light, _ in exit_colours(num_exits)]
-        mark = {"marker": "."} if len(history.step_S) == 1 else {}
-        for t, weight_S in enumerate(weights_ST.T):
-            student, teacher = student_T[t], teacher_T[t]
-            style = {"color": LABELS}
-            if t >= num_exits:
-                style = {"color": colours[teacher], "linestyle": DASHES[teacher % len(DASHES)]}
-            panels[student].plot(history.step_S, weight_S, linewidth=1.3, **style, **mark)
+        mark: dict[str, Any] = {"marker": "."} if len(history.step_S) == 1 else {}
+        keys: dict[str, Line2D] = {}
+        for term, weight_S in sorted(
+            zip(history.terms, weights_ST.T, strict=True), key=lambda pair: pair[0].teacher or 0
+        ):
+            source, style = _drawn_as(term, colours)
+            keys.setdefault(source, Line2D([], [], label=source, **style))
+            for axes in panels if term.student is None else [panels[term.student - 1]]:
+                axes.plot(history.step_S, weight_S, linewidth=1.3, **style, **mark)
         for k, axes in enumerate(panels):
             axes.set_title(f"exit {k + 1} learns from")
             axes.set_ylim(0, 1.05 * weights_ST.max())
             axes.locator_params(axis="x", nbins=3)
         canvas.supxlabel("optimiser steps", fontsize="medium")
         canvas.supylabel("weight of the loss", fontsize="medium")
-        keys = [Line2D([], [], color=LABELS, label="labels")]
-        for k in sorted({teacher for _, teacher in history.pairs}):
-            dashes = DASHES[k % len(DASHES)]
-            keys.append(Line2D([], [], color=colours[k], linestyle=dashes, label=f"exit {k + 1}"))
-        canvas.legend(handles=keys, loc="outside upper left", ncols=5)
+        canvas.legend(handles=list(keys.values()), loc="outside upper left", ncols=5)
 
     first, last = weights_ST[0], weights_ST[-1]
     said = ", ".join(
@@ -90,6 +89,17 @@ def _weight_curves(history: History) -> Figure:
         draw=draw,
         height=0.9 + 1.35 * rows_of(num_exits),
     )
+
+
+def _drawn_as(term: Term, colours: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """What an exit learns from in ``term``, and how its weight is drawn."""
+    if term.teacher is not None:
+        place = term.teacher - 1
+        style = {"color": colours[place], "linestyle": DASHES[place % len(DASHES)]}
+        return f"exit {term.teacher}", style
+    if term.kind == "supervision":
+        return "labels", {"color": LABELS}
+    return term.kind, {"color": OTHERS, "linestyle": DASHES[-1]}
 
 
 def _weight_matrix(history: History, learned: bool) -> Figure:

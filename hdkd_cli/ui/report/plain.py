@@ -82,7 +82,7 @@ def _tables(run: RunContent) -> None:
     if run.history is not None:
         learned = "learned" if run.settings.weights.learned else "fixed"
         _say(f"{run.label}: weights of the losses over training ({learned})")
-        names = run.history.started["terms"]
+        names = [term.name for term in run.history.terms]
         emit(
             [
                 {"loss": name, "first": w_S[0], "over training": _spark(w_S), "last": w_S[-1]}
