@@ -165,7 +165,7 @@ def _open_source(settings: DataSettings, spec: DatasetSpec) -> Source:
         source: Source = getattr(import_module(module), function)(settings)
         return source
     root = None if settings.root is None else Path(settings.root).expanduser()
-    return call_factory("data", settings.name, {"root": root}, settings.options, Source)  # type: ignore[type-abstract]
+    return call_factory("data.name", settings.name, {"root": root}, settings.options, Source)  # type: ignore[type-abstract]
 
 
 def _fits_in_memory(source: Source, settings: DataSettings) -> bool:

@@ -17,7 +17,7 @@ def build_custom(
         SettingsError: there is no such factory, or what it returns is not what was asked for.
     """
     fixed = {"exits": settings.exits, "num_classes": num_classes, "image_size": image_size}
-    net = call_factory("model", settings.name, fixed, settings.options, MultiExitNet)
+    net = call_factory("model.name", settings.name, fixed, settings.options, MultiExitNet)
     for what, has, wanted in (
         ("exits", net.num_exits, settings.exits),
         ("classes", net.num_classes, num_classes),

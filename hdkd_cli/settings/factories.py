@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def call_factory(
-    section: str,
+    key: str,
     name: str,
     arguments: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -24,7 +24,7 @@ def call_factory(
     """What the factory ``name`` returns.
 
     Args:
-        section: The section whose ``name`` it is, and whose ``options`` are for it.
+        key: The setting that names it; further arguments come from its section's ``options``.
         name: ``package.module:factory``.
         arguments: What every such factory gets, by keyword.
         options: Further keyword arguments, of this one.
@@ -34,9 +34,10 @@ def call_factory(
         SettingsError: it cannot be imported or called so, raises, or returns something else.
         HdkdError: raised by the factory itself.
     """
-    where = f"{section}.name = {name!r}"
+    where = f"{key} = {name!r}"
     wanted = f"{returns.__module__.rpartition('.')[0]}.{returns.__name__}"
     if taken := sorted(arguments.keys() & options.keys()):
+        section = key.partition(".")[0]
         raise SettingsError(
             f"{section}.options: {', '.join(taken)} cannot be set here (other settings decide)"
         )

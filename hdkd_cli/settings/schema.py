@@ -31,6 +31,7 @@ from hdkd_cli.choices import (
     WeightInit,
 )
 from hdkd_cli.settings.datasets import DATASETS, dataset_spec
+from hdkd_cli.settings.factories import FACTORY
 from hdkd_cli.settings.networks import ModelSettings, MSDNetSettings
 from hdkd_cli.settings.section import Section
 
@@ -99,6 +100,9 @@ class ObjectiveSettings(Section):
     """Who teaches an exit: nobody, the last exit, or all later exits."""
     temperature: PositiveFloat = 3.0
     """Distillation temperature T. [ours]"""
+    extra_terms: tuple[Annotated[str, Field(pattern=FACTORY)], ...] = ()
+    """Losses of your own, each ``package.module:factory``, called as ``factory(num_exits=)``; it
+    returns a ``TermGroup``. Their weights start at 1, and are learned like all others."""
     gradient_equilibrium: EquilibriumMode = "off"
     """Rescale gradients between exits (Li et al., ICCV 2019): on every tensor an exit hands on
     [ours], or on those its head reads (published)."""

@@ -22,6 +22,7 @@ from hdkd_cli.runs.checkpoints import Checkpoint, save_checkpoint
 from hdkd_cli.runs.network import initial_network, load_network
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.distributed import ALONE, Ranks
+from hdkd_cli.training.objective import build_terms
 from hdkd_cli.training.precision import LossScale, autocast_dtype
 from hdkd_cli.training.schedule import schedule_steps, weights_learning_rate
 
@@ -98,7 +99,7 @@ class TrainState:
         if channels_last:
             net = net.to(memory_format=torch.channels_last)
         net.train()
-        terms = Terms(net.num_exits, s.objective.teachers, s.objective.temperature)
+        terms = build_terms(s.objective, net.num_exits, net.num_classes)
         try:
             weights = HarmonizedWeights(
                 terms,
