@@ -61,8 +61,8 @@ def test_the_method_could_be_lifted_out():
         if part_of(path) == "method":
             outside = {n.split(".")[0] for n in imports(ast.parse(path.read_text()))} - {"hdkd_cli"}
             assert outside <= {
-                "__future__", "torch", "collections", "contextlib", "dataclasses", "functools",
-                "math", "random", "typing", "warnings",
+                "__future__", "abc", "collections", "contextlib", "dataclasses", "functools",
+                "math", "random", "torch", "typing", "warnings",
             }  # fmt: skip
             inside = {n for n in imports(ast.parse(path.read_text())) if n.startswith("hdkd_cli")}
             assert all(n.startswith(("hdkd_cli.method", "hdkd_cli.choices")) for n in inside)

@@ -12,6 +12,7 @@ from hdkd_cli.settings.factories import call_factory
 from hdkd_cli.settings.schema import ObjectiveSettings
 
 KEY = "objective.extra_terms"
+HINT = "a group computes its losses with torch alone, differentiable in forward mode"
 
 
 def build_terms(settings: ObjectiveSettings, num_exits: int, num_classes: int) -> Terms:
@@ -40,11 +41,14 @@ def _try_out(name: str, group: TermGroup, num_exits: int, num_classes: int) -> N
         with forward_mode():
             dual = forward_ad.make_dual(logits_KBC, torch.ones_like(logits_KBC))  # type: ignore[no-untyped-call]
             values_T = group(dual, labels_B)
+            followed = forward_ad.unpack_dual(values_T).tangent is not None  # type: ignore[no-untyped-call]
     except Exception as problem:
         raise SettingsError(
             f"{KEY} = {name!r}: it raised {type(problem).__name__}: {problem}",
-            hint="a group computes its losses with torch alone, differentiable in forward mode",
+            hint=HINT,
         ) from problem
+    if not followed:
+        raise SettingsError(f"{KEY} = {name!r}: does not depend on the logits", hint=HINT)
     if count == 0 or values_T.shape != (count,):
         raise SettingsError(
             f"{KEY} = {name!r}: returned {tuple(values_T.shape)} for {count} terms; one value for "

@@ -43,7 +43,7 @@ class OneTooMany(Calm):
 
 class Waits(Calm):
     def __call__(self, logits_KBC, _labels_B):
-        return torch.from_numpy(logits_KBC.numpy()).mean((1, 2))  # forward mode cannot follow
+        return torch.from_numpy(logits_KBC.numpy()).mean().expand(4)  # forward mode cannot follow
 
 
 @pytest.fixture(autouse=True)
