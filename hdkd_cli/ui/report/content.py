@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.errors import ArtifactError, DataError
+from hdkd_cli.errors import ArtifactError, DataError, RunError
 from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compatibility import check_policy
@@ -167,7 +167,7 @@ def read_run(
 def _history(run: RunFolder, missing: list[Missing]) -> History | None:
     try:
         history = read_history(run)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, RunError, ValueError, KeyError, TypeError) as problem:
         missing.append(Missing(printable(f"The training log cannot be read ({problem}).")))
         return None
     if history is None:
