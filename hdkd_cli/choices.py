@@ -26,6 +26,8 @@ EquilibriumMode = Literal["off", "state", "head"]
 """Which tensors gradient equilibrium acts on: none, all of the state, those the head reads."""
 StemKind = Literal["cifar", "imagenet"]
 """How an MSDNet or RANet begins: for small images or for large ones."""
+BackboneStem = Literal["own", "small"]
+"""Whether a backbone shrinks images before its first block."""
 StepMode = Literal["even", "linear"]
 """Layers between the exits of an MSDNet or RANet: the same number everywhere, or growing."""
 Prune = Literal["max", "min"]

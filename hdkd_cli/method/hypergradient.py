@@ -177,8 +177,23 @@ def hypergradient(
 def forward_mode() -> Iterator[None]:
     """Dual tensors work inside; no graph is built, and attention uses its differentiable kernel."""
     _load_forward_mode()
-    with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+    with torch.no_grad(), forward_ad.dual_level(), plain_attention():
         yield
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Inside, attention is made of products and a softmax, also where modules evaluate.
+
+    Its fused kernels have no forward mode, and the flop counter does not know all of them.
+    """
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
 @functools.cache

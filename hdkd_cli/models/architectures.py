@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from hdkd_cli.models.backbone import build_backbone
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.custom import build_custom
 from hdkd_cli.models.msdnet import MSDNet
 from hdkd_cli.models.ranet import RANet
-from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings, RANetSettings
+from hdkd_cli.settings.networks import (
+    BackboneSettings,
+    CustomModelSettings,
+    MSDNetSettings,
+    RANetSettings,
+)
 from hdkd_cli.settings.section import Section
 
 
@@ -47,5 +53,6 @@ def _with_arguments(network: Callable[..., MultiExitNet]) -> Build:
 ARCHITECTURES: Mapping[str, Architecture] = {
     "msdnet": Architecture(MSDNetSettings, _with_arguments(MSDNet)),
     "ranet": Architecture(RANetSettings, _with_arguments(RANet)),
+    "torchvision:MODEL": Architecture(BackboneSettings, build_backbone),
     "package.module:factory": Architecture(CustomModelSettings, build_custom),
 }

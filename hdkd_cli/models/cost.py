@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from hdkd_cli.method.hypergradient import plain_attention
 from hdkd_cli.models.contract import MultiExitNet
 
 
@@ -108,19 +108,13 @@ def _observe(net: MultiExitNet) -> tuple[list[int], list[_Run]]:
 
 @contextmanager
 def _countable(net: nn.Module) -> Iterator[None]:
-    """Inside, ``net`` evaluates, and through operators that the flop counter knows.
-
-    Fused attention is switched off: some of its kernels would count as nothing.
-    """
+    """Inside, ``net`` evaluates, and through operators that the flop counter knows."""
     training = {module: module.training for module in net.modules()}
-    fastpath = torch.backends.mha.get_fastpath_enabled()
     net.eval()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.no_grad(), plain_attention():
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
         for module, mode in training.items():
             module.training = mode
 

@@ -15,6 +15,9 @@ from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.sources import DEFAULT, Given, Layer
 from hdkd_cli.settings.values import show
 
+PATTERNS = ("torchvision:MODEL", "timm:MODEL", "package.module:factory")
+"""Names of networks beside the architectures of this package."""
+
 
 def unknown_key(key: str, given: Layer, known: list[str]) -> Problem:
     """``key`` is no setting; name the closest of ``known`` with their values."""
@@ -42,7 +45,7 @@ def unknown_network(given: Layer) -> Problem:
     ]
     near = tuple(difflib.get_close_matches(str(given["model.name"].value), names, n=1))
     hint = f"closest: {show(near[0])}; " if near else ""
-    choices = ", ".join([*map(show, names), '"package.module:factory"'])
+    choices = ", ".join([*map(show, names), *map(show, PATTERNS)])
     return _problem("model.name", given, "no such network", f"{hint}there are: {choices}", near)
 
 

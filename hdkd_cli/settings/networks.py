@@ -16,11 +16,12 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
-from hdkd_cli.choices import ParameterInit, Prune, StemKind, StepMode
+from hdkd_cli.choices import BackboneStem, ParameterInit, Prune, StemKind, StepMode
 from hdkd_cli.settings.factories import FACTORY
 from hdkd_cli.settings.section import Section
 
@@ -104,6 +105,28 @@ class RANetSettings(Section):
         return self
 
 
+class BackboneSettings(Section):
+    """Any classifier of torchvision or timm: ``model.name = "torchvision:resnet18"``."""
+
+    name: Annotated[str, Field(pattern=r"^(torchvision|timm):[A-Za-z_][\w.]*$")]
+    """``torchvision:MODEL`` or ``timm:MODEL``."""
+    exits: PositiveInt | tuple[str, ...] = 4
+    """Number of exits K, at equal shares of the multiply-accumulates; or the names of the blocks
+    after which the earlier exits are (``layer1,layer2``). The last exit is the model's own head."""
+    head_width: PositiveInt | None = None
+    """Width of a 1×1 convolution in the earlier heads on maps; absent: none."""
+    stem: BackboneStem = "own"
+    """``small``: for small images, the layers before the first block keep the size."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Rate of stochastic depth in the last block; absent: the model's own."""
+
+    @field_validator("exits", mode="before")
+    @classmethod
+    def _names_of_blocks(cls, value: object) -> object:
+        """``a,b`` on the command line is a list of names."""
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
 class CustomModelSettings(Section):
     """A network of your own: ``model.name = "package.module:factory"``."""
 
@@ -116,7 +139,7 @@ class CustomModelSettings(Section):
     """Further keyword arguments of the factory."""
 
 
-NetworkSettings = MSDNetSettings | RANetSettings | CustomModelSettings
+NetworkSettings = MSDNetSettings | RANetSettings | BackboneSettings | CustomModelSettings
 """All architectures. Of two that take the same ``model.name``, the earlier one has it."""
 
 
