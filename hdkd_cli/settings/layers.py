@@ -11,7 +11,8 @@ beyond that:
   ``DATASETS`` names, ``train_per_class`` and ``options``): they were written for other images, and
   would be wrong without anybody noticing. The new data set's own defaults take their place.
   ``data.root`` stays: a wrong folder is noticed.
-- A layer that changes ``model.name`` drops the lower layers' model keys that not every network has.
+- A layer that changes ``model.name`` drops the lower layers' model keys, but ``model.exits`` where
+  the new network has it: other keys of the same name mean something else there.
 
 What is dropped is told in ``Resolved.notes``. All mistakes of all layers are reported together.
 """
@@ -209,7 +210,7 @@ def _drop_foreign(section: str, lower: Layer, layer: Layer) -> Iterator[str]:
     change = layer.get(f"{section}.name")
     if change is None or change.value == _name(section, lower):
         return
-    for key in [key for key in lower if _goes_with_name(section, key)]:
+    for key in [key for key in lower if _goes_with_name(section, key, change.value)]:
         value, origin = lower.pop(key)
         yield (
             f"{key} = {show(value)} ({origin}) is dropped: "
@@ -217,8 +218,9 @@ def _drop_foreign(section: str, lower: Layer, layer: Layer) -> Iterator[str]:
         )
 
 
-def _goes_with_name(section: str, key: str) -> bool:
-    """Whether ``key`` says something about the data set or network that the section names."""
+def _goes_with_name(section: str, key: str, new: Any) -> bool:
+    """Whether ``key`` says something about the data set or network that the section named before,
+    and nothing about the ``new`` one."""
     if not key.startswith(f"{section}."):
         return False
     field = key.split(".")[1]
@@ -226,7 +228,9 @@ def _goes_with_name(section: str, key: str) -> bool:
         return field in ("options", "train_per_class") or any(
             field in spec.defaults for spec in DATASETS.values()
         )
-    return not all(field in kind.model_fields for kind in kinds(section))
+    kind = kind_of(section, new)  # a number of exits is one in every network that can be told it
+    kept = {"name", "exits"} & set(kind.model_fields if kind else ())
+    return field not in kept
 
 
 def _take_out_unusable(given: Layer) -> Iterator[Problem]:

@@ -56,12 +56,14 @@ def test_the_parts_of_a_problem() -> None:
         (
             "model.name=vgg",
             'model.name = "vgg" (--set): no such network; '
-            'there are: "msdnet", "ranet", "torchvision:MODEL", "timm:MODEL", "package.module:factory"',
+            'there are: "msdnet", "ranet", "torchvision:MODEL", "timm:MODEL", '
+            '"package.module:factory"',
         ),
         (
             "model.name=msdent",
             'model.name = "msdent" (--set): no such network; closest: "msdnet"; '
-            'there are: "msdnet", "ranet", "torchvision:MODEL", "timm:MODEL", "package.module:factory"',
+            'there are: "msdnet", "ranet", "torchvision:MODEL", "timm:MODEL", '
+            '"package.module:factory"',
         ),
         (
             "data.name=mnist",
