@@ -37,10 +37,15 @@ class LoadedRun(NamedTuple):
     settings: Settings
 
 
-def load(run: str | PathLike[str]) -> LoadedRun:
+def load(run: str | PathLike[str], *, trust_code: bool = False) -> LoadedRun:
     """Open a run folder, or one checkpoint in it (``RUN/checkpoints/step-100``).
 
+    Args:
+        run: The folder.
+        trust_code: Import the code that the run's settings name.
+
     Raises:
+        UsageError: the run names code that is not trusted.
         RunError: there is no run at that path.
         CheckpointError: it has no usable checkpoint.
         PolicyError: its policy is damaged.
@@ -48,8 +53,12 @@ def load(run: str | PathLike[str]) -> LoadedRun:
     from hdkd_cli.evaluation.policy import read_policy
     from hdkd_cli.runs.folder import RunFolder
     from hdkd_cli.runs.network import trained_network
+    from hdkd_cli.settings.keys import leaves
+    from hdkd_cli.settings.trust import trust_factories
 
     folder = RunFolder.open(Path(run))
+    if trust_code:
+        trust_factories(leaves(folder.settings()).values())
     last = folder.policies / "last"
     policy = read_policy(last) if last.exists() else None
     return LoadedRun(trained_network(folder), policy, folder.settings())

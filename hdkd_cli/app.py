@@ -9,11 +9,13 @@ reader of stdout went away; 130 on Ctrl-C; 1 is a bug.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -26,6 +28,7 @@ from hdkd_cli.commands import (
     doctor,
     evaluate,
     export,
+    options,
     predict,
     presets,
     profile,
@@ -34,6 +37,7 @@ from hdkd_cli.commands import (
     train,
 )
 from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed
+from hdkd_cli.settings.trust import own_trust, trust_all
 from hdkd_cli.ui.console import talk
 
 PIPE_CLOSED = 141  # what a shell reports for SIGPIPE
@@ -72,7 +76,8 @@ def run(arguments: Sequence[str]) -> int:
         arguments: What follows ``hdkd``.
     """
     try:
-        typer.main.get_command(app).main(args=list(arguments), prog_name="hdkd")
+        with own_trust():
+            typer.main.get_command(app).main(args=list(arguments), prog_name="hdkd")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except Exception:
@@ -146,21 +151,43 @@ def _everywhere(
     talk.quiet = quiet
 
 
+def _reads_runs(verb: Callable[..., None]) -> Callable[..., None]:
+    """``verb`` with the option --trust-code."""
+    signature = inspect.signature(verb, eval_str=True)
+    trust_code = inspect.Parameter(
+        "trust_code",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=options.TrustOption,
+    )
+
+    @wraps(verb)
+    def trusting(*args: Any, trust_code: bool, **given: Any) -> None:
+        if trust_code:
+            trust_all()
+        verb(*args, **given)
+
+    parameters = [*signature.parameters.values(), trust_code]
+    trusting.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    trusting.__annotations__ = {p.name: p.annotation for p in parameters}
+    return trusting
+
+
 def _group(help: str) -> typer.Typer:
     return typer.Typer(help=help, no_args_is_help=True)
 
 
-app.command("train")(train.train)
-app.command("eval-anytime")(evaluate.eval_anytime)
-app.command("calibrate-thresholds")(calibrate.calibrate_thresholds)
-app.command("calibrate", hidden=True)(calibrate.calibrate_thresholds)
-app.command("eval-budget")(evaluate.eval_budget)
-app.command("scores")(evaluate.scores)
-app.command("predict")(predict.predict)
-app.command("profile")(profile.profile)
-app.command("export")(export.export)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
+app.command("train")(_reads_runs(train.train))
+app.command("eval-anytime")(_reads_runs(evaluate.eval_anytime))
+app.command("calibrate-thresholds")(_reads_runs(calibrate.calibrate_thresholds))
+app.command("calibrate", hidden=True)(_reads_runs(calibrate.calibrate_thresholds))
+app.command("eval-budget")(_reads_runs(evaluate.eval_budget))
+app.command("scores")(_reads_runs(evaluate.scores))
+app.command("predict")(_reads_runs(predict.predict))
+app.command("profile")(_reads_runs(profile.profile))
+app.command("export")(_reads_runs(export.export))
+app.command("compare")(_reads_runs(compare.compare))
+app.command("report")(_reads_runs(report.report))
 
 _presets = _group("Complete named runs to start from.")
 _presets.command("list")(presets.list_presets)

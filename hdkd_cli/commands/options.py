@@ -44,6 +44,11 @@ BatchSizeOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Images a forward pass.")
 ]
 
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Import the code that RUN names: its network or data set."),
+]
+
 # What to read
 RunArgument = Annotated[
     str | None,

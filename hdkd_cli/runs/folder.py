@@ -24,10 +24,13 @@ from typing import Any
 
 from hdkd_cli.errors import CheckpointError, RunError, UsageError
 from hdkd_cli.files import point_link, write_json, write_text
+from hdkd_cli.reading import read_text
 from hdkd_cli.runs.checkpoints import Checkpoint, newest_checkpoint
 from hdkd_cli.runs.metrics import open_plain, read_metrics
+from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.toml import from_toml, to_toml
+from hdkd_cli.settings.trust import note_factories
 
 SCHEMA = "hdkd/run/1"
 
@@ -134,17 +137,16 @@ class RunFolder:
         return cls(path)
 
     def settings(self) -> Settings:
-        """The settings the run was made with.
+        """The settings the run was made with. Code that they name is not trusted by that.
 
         Raises:
             RunError: settings.toml is missing.
             SettingsError: settings.toml is damaged or of another version.
         """
         path = self.path / "settings.toml"
-        try:
-            return from_toml(path.read_text(encoding="utf-8"), source=str(path))
-        except OSError as problem:
-            raise RunError(f"{path}: {problem.strerror}") from None
+        settings = from_toml(read_text(path, RunError), source=str(path))
+        note_factories(leaves(settings).values(), str(path))
+        return settings
 
     def info(self) -> dict[str, Any]:
         """The content of run.json.

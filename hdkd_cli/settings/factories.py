@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from hdkd_cli.errors import HdkdError, SettingsError
+from hdkd_cli.settings.trust import refuse_untrusted
 
 FACTORY = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
@@ -32,6 +33,7 @@ def call_factory(
 
     Raises:
         SettingsError: it cannot be imported or called so, raises, or returns something else.
+        UsageError: a run names it, and it is not trusted.
         HdkdError: raised by the factory itself.
     """
     where = f"{key} = {name!r}"
@@ -41,6 +43,7 @@ def call_factory(
         raise SettingsError(
             f"{section}.options: {', '.join(taken)} cannot be set here (other settings decide)"
         )
+    refuse_untrusted(name)
     module_name, _, attribute = name.partition(":")
     try:
         module = import_module(module_name)

@@ -59,6 +59,7 @@ from hdkd_cli.settings.sources import (
     flag_layer,
     table_layer,
 )
+from hdkd_cli.settings.trust import trust_factories
 from hdkd_cli.settings.values import show
 
 DATASET = "dataset"
@@ -125,7 +126,7 @@ def resolve(
     layers.append(environment_layer(variables, problems))
     layers.append(assignment_layer(assignments, problems))
     layers.append(flag_layer(flags or {}))
-    return combine(layers, problems)
+    return _trusting(combine(layers, problems))
 
 
 def resolve_over(
@@ -141,7 +142,14 @@ def resolve_over(
     problems: list[Problem] = []
     run = {key: Given(value, RUN) for key, value in leaves(settings).items()}
     layers = [run, assignment_layer(assignments, problems), flag_layer(flags or {})]
-    return combine(layers, problems)
+    return _trusting(combine(layers, problems))
+
+
+def _trusting(resolved: Resolved) -> Resolved:
+    """``resolved``, with the code that the user named himself trusted."""
+    values = leaves(resolved.settings).items()
+    trust_factories(value for key, value in values if resolved.origin[key] != RUN)
+    return resolved
 
 
 def combine(layers: Iterable[Layer], problems: Sequence[Problem] = ()) -> Resolved:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from hdkd_cli.errors import Problem
 from hdkd_cli.settings.keys import field_of, flatten, leaves
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.settings.trust import VARIABLE
 from hdkd_cli.settings.values import from_text, from_toml_value, show
 
 DEFAULT = "default"  # the layer below all sources: the schema
 METHOD = "method"
 PREFIX = "HDKD_"
-# Variables of that prefix that are no settings: the tests' reference score files.
-RESERVED_VARIABLES = frozenset({"HDKD_ORACLE_DIR"})
+# Variables of that prefix that are no settings: the tests' reference score files, trusted modules.
+RESERVED_VARIABLES = frozenset({"HDKD_ORACLE_DIR", VARIABLE})
 # Flags that are short for a setting; a flag's value wins over everything else.
 FLAGS = {
     "--seed": "training.seed",
