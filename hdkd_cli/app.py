@@ -28,6 +28,7 @@ from hdkd_cli.commands import (
     doctor,
     evaluate,
     export,
+    import_,
     options,
     predict,
     presets,
@@ -186,6 +187,7 @@ app.command("scores")(_reads_runs(evaluate.scores))
 app.command("predict")(_reads_runs(predict.predict))
 app.command("profile")(_reads_runs(profile.profile))
 app.command("export")(_reads_runs(export.export))
+app.command("import")(import_.import_)
 app.command("compare")(_reads_runs(compare.compare))
 app.command("report")(_reads_runs(report.report))
 

@@ -123,7 +123,8 @@ def write_tensors(
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic_path(path) as temporary:
         try:
-            save_file(whole, temporary, dict(metadata or {}))
+            # safetensors 0.8 writes a header it cannot read for no tensors and empty metadata
+            save_file(whole, temporary, dict(metadata) if metadata else None)
         except SafetensorError as problem:  # how the library reports a full disk
             raise OSError(errno.EIO, f"could not be written ({problem})", str(path)) from None
 

@@ -89,6 +89,13 @@ def test_tensors_round_trip_whatever_their_layout(tmp_path):
     assert all(torch.equal(back[name], tensor) for name, tensor in tensors.items())
 
 
+@pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}])
+def test_no_tensors_round_trip_too(tmp_path, metadata):
+    """A run without momentum has nothing of its optimiser to keep."""
+    write_tensors(tmp_path / "x.safetensors", {}, metadata)
+    assert read_tensors(tmp_path / "x.safetensors", ScoresError) == ({}, metadata or {})
+
+
 def test_a_file_system_that_is_full_is_an_oserror(tmp_path, monkeypatch):
     from safetensors import SafetensorError
 

@@ -205,6 +205,12 @@ def _resumed(
         raise UsageError("--resume RUN takes its settings from the run: no preset, no --config,"
                          " --name or --dry-run with it")  # fmt: skip
     run = RunFolder.open(path)
+    if "imported" in run.info():
+        raise UsageError(
+            f"{path}: was imported, and no optimiser came with it to go on from",
+            hint=f"start from its weights: hdkd train PRESET --init-from {path}",
+            subject=path,
+        )
     before = run.settings()
     resolved = resolve_over(before, assignments=assignments, flags=flags)
     changed = _unlike(before, resolved.settings)

@@ -19,6 +19,7 @@ class Layer(NamedTuple):
     number: int  # ℓ
     block: int  # the exit whose layers it is one of
     finest_in: int  # the finest scale it reads
+    finest_out: int  # the finest scale it has
     width_in: int
     width: int  # after its cells
     width_out: int  # after its transition
@@ -41,14 +42,18 @@ def plan_layers(
     for number in range(1, total + 1):
         if prune == "max":
             finest_in = max(0, number - 2) // interval
-            transition = (number - 1) // interval > finest_in
+            finest_out = (number - 1) // interval
+            transition = finest_out > finest_in
         else:
             finest_in = max(0, scales - (total - number + 2))
+            finest_out = max(0, scales - (total - number + 1))
             transition = number in (total // 3, 2 * total // 3)
         block = sum(number > depth for depth in depth_K)
         width = width_in + growth
         width_out = math.floor(reduction * width) if transition else width
-        layers.append(Layer(number, block, finest_in, width_in, width, width_out, transition))
+        layers.append(
+            Layer(number, block, finest_in, finest_out, width_in, width, width_out, transition)
+        )
         width_in = width_out
     return layers
 
