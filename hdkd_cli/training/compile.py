@@ -11,7 +11,7 @@ from torch import Tensor
 from hdkd_cli.data import Batch
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.training.precision import autocast
-from hdkd_cli.training.state import TrainState, WeightUpdate
+from hdkd_cli.training.state import TrainState, UpdateWeights
 
 
 def compile_step(state: TrainState) -> float:
@@ -100,7 +100,7 @@ class Replayed:
     warmups = 3
     """Runs before the recording, in which libraries choose their kernels."""
 
-    def __init__(self, update: WeightUpdate) -> None:
+    def __init__(self, update: UpdateWeights) -> None:
         self._update = update
         self._runs = 0
         self._graph = torch.cuda.CUDAGraph()

@@ -6,6 +6,7 @@ A sink is any callable that takes an event: the metrics log, the live view, Tens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -39,6 +40,7 @@ class RunStarted(Event):
         parameters: Trainable parameters of the network.
         macs_K: Cumulative multiply-accumulates of leaving at each exit.
         terms: What the loss terms are.
+        weight_updates: Updates of the weights from the first step to the last; 0: fixed weights.
         device: Where it runs, for people.
         notes: What was adapted, for people.
     """
@@ -56,6 +58,7 @@ class RunStarted(Event):
     macs_K: tuple[int, ...]
     terms: tuple[Term, ...]
     device: str
+    weight_updates: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -82,6 +85,7 @@ class StepLogged(Event):
         train_top1_pct_K: Accuracy of each exit on the augmented images of the stretch.
         images_per_s: Training images a second over the stretch, evaluation not counted.
         skipped_steps: Updates left out so far because fp16 gradients overflowed.
+        weight_updates_left_out: Updates of the weights that were due so far and were not applied.
     """
 
     kind = "step"
@@ -95,6 +99,36 @@ class StepLogged(Event):
     train_top1_pct_K: tuple[float, ...]
     images_per_s: float
     skipped_steps: int
+    weight_updates_left_out: int = 0
+
+
+@dataclass(frozen=True)
+class WeightsUpdated(Event):
+    """An update of the weights, and what it was made of. Told with the next ``StepLogged`` or
+    checkpoint, so that training never waits for it.
+
+    Attributes:
+        step: Optimiser steps done.
+        applied: False: the derivative was not finite or the step was skipped; nothing changed.
+        val_loss: The validation objective L_val, at the parameters after the step.
+        val_ce_K: Validation cross-entropy of each exit there.
+        hypergradient_T: (1/η)·∂L_val/∂γ_t: below 0 where more of a term would have helped.
+    """
+
+    kind = "weights_updated"
+
+    step: int
+    applied: bool
+    val_loss: float
+    val_ce_K: tuple[float, ...]
+    hypergradient_T: tuple[float, ...]
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready form: numbers that are not finite become None."""
+        record = super().record()
+        for name in ("val_ce_K", "hypergradient_T"):
+            record[name] = [x if math.isfinite(x) else None for x in record[name]]
+        return record | {"val_loss": self.val_loss if math.isfinite(self.val_loss) else None}
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import torch
+
 from hdkd_cli.data import Batch, ImageData, Stream
 from hdkd_cli.errors import DivergedError, InterruptedRun
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
-from hdkd_cli.training.events import CheckpointSaved, Evaluated, RunEnded, Sink, StepLogged
+from hdkd_cli.training.events import (
+    CheckpointSaved,
+    Evaluated,
+    RunEnded,
+    Sink,
+    StepLogged,
+    WeightsUpdated,
+)
 from hdkd_cli.training.monitor import accuracy_and_nll
-from hdkd_cli.training.schedule import learning_rate, schedule_steps
+from hdkd_cli.training.schedule import learning_rate
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import Totals, new_totals, take_step
@@ -44,11 +53,8 @@ def train(
         InterruptedRun: ``stop`` was set; the state was saved first. On all ranks.
     """
     s = state.settings.training
-    stream = train_stream(state, data)
-    per_epoch = stream.steps_per_epoch
-    whole = schedule_steps(s, len(data.splits["train"]))
-    total_steps = min(whole, s.max_steps or whole)
-    batches = stream.batches(state.step)
+    per_epoch, total_steps = state.schedule.per_epoch, state.schedule.end
+    batches = train_stream(state, data).batches(state.step)
     val_batches = _validation_batches(state, data)
     totals, started = new_totals(state), time.perf_counter()
     clock = started
@@ -57,7 +63,7 @@ def train(
         # step, weights
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(
-                state.step, whole, state.settings.optimizer, state.settings.schedule
+                state.step, state.schedule.total, state.settings.optimizer, state.settings.schedule
             )
         take_step(state, batches, val_batches, totals)
 
@@ -66,6 +72,7 @@ def train(
         epoch_ended = state.step % per_epoch == 0
         if state.step % s.log_every == 0 or epoch_ended or ended:
             refuse_divergence(run, state)
+            _tell_updates(totals, state.net.num_exits, emit)
             emit(_step_logged(state, totals, epoch, time.perf_counter() - clock))
             totals, clock = new_totals(state), time.perf_counter()
 
@@ -79,10 +86,10 @@ def train(
         signum = state.ranks.largest(stop.signum or 0)
         if signum or ended or (epoch_ended and epoch % s.checkpoint_every == 0):
             refuse_divergence(run, state)
+            _tell_updates(totals, state.net.num_exits, emit)
             if metrics is not None:
                 saved = state.save(
                     run.checkpoints,
-                    steps_per_epoch=per_epoch,
                     metrics_bytes=metrics.durable_offset(),
                 )
                 emit(CheckpointSaved(state.step, str(saved.path)))
@@ -153,6 +160,16 @@ def _validation_batches(state: TrainState, data: ImageData) -> Iterator[Batch]:
     return val_stream(state, data).batches(state.step // state.settings.weights.interval)
 
 
+def _tell_updates(totals: Totals, num_exits: int, emit: Sink) -> None:
+    """Emit the weights' updates that have not been told yet."""
+    rows = [row for _, row in totals.updates]
+    values = torch.stack(rows).tolist() if rows else []
+    for (step, _), (applied, val_loss, *rest) in zip(totals.updates, values, strict=True):
+        ce_K, hypergradient_T = tuple(rest[:num_exits]), tuple(rest[num_exits:])
+        emit(WeightsUpdated(step, bool(applied), val_loss, ce_K, hypergradient_T))
+    totals.updates.clear()
+
+
 def _step_logged(state: TrainState, totals: Totals, epoch: int, seconds: float) -> StepLogged:
     steps = totals.steps
     for total in (totals.loss, totals.terms_T, totals.correct_K):
@@ -167,7 +184,15 @@ def _step_logged(state: TrainState, totals: Totals, epoch: int, seconds: float) 
         train_top1_pct_K=tuple((100 * totals.correct_K / steps).tolist()),
         images_per_s=steps * state.settings.training.batch_size / seconds,
         skipped_steps=int(state.loss_scale.skipped),
+        weight_updates_left_out=_left_out(state),
     )
+
+
+def _left_out(state: TrainState) -> int:
+    """The weights' updates that were due so far and were not applied."""
+    if state.harmonizer is None:
+        return 0
+    return state.step // state.harmonizer.interval - int(state.harmonizer.updates)
 
 
 def _evaluated(state: TrainState, data: ImageData, epoch: int) -> Evaluated:

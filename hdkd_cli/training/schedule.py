@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from hdkd_cli.settings.schema import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 
-def schedule_steps(training: TrainingSettings, images: int) -> int:
-    """Optimiser steps that the schedule spans, given how many ``images`` the training split has."""
-    return training.epochs * (images // training.batch_size)
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run is, in optimiser steps.
+
+    Attributes:
+        per_epoch: Steps of one pass over the training split.
+        total: What learning rates span: all epochs.
+        end: Where the run stops: there, or earlier.
+    """
+
+    per_epoch: int
+    total: int
+    end: int
+
+    @classmethod
+    def of(cls, training: TrainingSettings, images: int) -> Schedule:
+        """That of a training split of so many ``images``."""
+        per_epoch = images // training.batch_size
+        total = training.epochs * per_epoch
+        return cls(per_epoch, total, min(total, training.max_steps or total))
 
 
 def weights_learning_rate(updates: int) -> float:

@@ -20,6 +20,7 @@ from hdkd_cli.errors import (
     InterruptedRun,
     OtherRankFailed,
     RunError,
+    SettingsError,
     UsageError,
 )
 from hdkd_cli.evaluation.of_run import refuse_other_images
@@ -38,7 +39,6 @@ from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.events import Event, Noted, RunStarted, Sink
 from hdkd_cli.training.loop import train, train_stream, val_stream
-from hdkd_cli.training.schedule import schedule_steps
 from hdkd_cli.training.signals import deferred_signals
 from hdkd_cli.training.state import TrainState
 
@@ -138,7 +138,25 @@ def check(settings: Settings, data: ImageData, device: torch.device, ranks: Rank
     train_stream(state, data)
     if state.harmonizer is not None:
         val_stream(state, data)
+        _refuse_no_updates(state)
     data.images.make_ready(device)
+
+
+def _refuse_no_updates(state: TrainState) -> None:
+    """Weights that are to be learned are, in a run of this length.
+
+    Raises:
+        SettingsError: the schedule ends before their first update.
+    """
+    interval, steps = state.settings.weights.interval, state.schedule.total
+    if steps < interval:
+        raise SettingsError(
+            f"weights.learned: this run has {steps} steps and ends before the first update of the "
+            f"weights (weights.interval = {interval})",
+            hint="train longer (training.epochs), set weights.interval lower, or keep the weights "
+            "fixed with --set weights.learned=false",
+            subject="weights.interval",
+        )
 
 
 def _train(
@@ -167,6 +185,10 @@ def _train(
             for sink in sinks:
                 sink(event)
 
+        if state.harmonizer is not None and state.weight_updates == 0:
+            notes.append(
+                f"the run ends at step {state.schedule.end}, before the first update of the weights"
+            )
         emit(_run_started(run, state, data, notes))
         if settings.training.compile:
             emit(Noted("compiling the network, which takes minutes the first time"))
@@ -265,12 +287,11 @@ def _run_started(
     run: RunFolder, state: TrainState, data: ImageData, notes: list[str]
 ) -> RunStarted:
     s = state.settings.training
-    total = schedule_steps(s, len(data.splits["train"]))
     return RunStarted(
         run=str(run.path),
         first_step=state.step,
-        total_steps=min(total, s.max_steps or total),
-        steps_per_epoch=total // s.epochs,
+        total_steps=state.schedule.end,
+        steps_per_epoch=state.schedule.per_epoch,
         epochs=s.epochs,
         samples={role: len(split.labels_N) for role, split in data.splits.items()},
         num_exits=state.net.num_exits,
@@ -278,5 +299,6 @@ def _run_started(
         macs_K=measure_costs(state.net).macs_K,
         terms=state.terms.terms,
         device=describe_device(state.device),
+        weight_updates=state.weight_updates,
         notes=tuple(notes),
     )

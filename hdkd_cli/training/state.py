@@ -24,9 +24,9 @@ from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.objective import build_terms
 from hdkd_cli.training.precision import LossScale, autocast_dtype
-from hdkd_cli.training.schedule import schedule_steps, weights_learning_rate
+from hdkd_cli.training.schedule import Schedule, weights_learning_rate
 
-WeightUpdate = Callable[[Sequence[Batch], Batch, Tensor], None]
+UpdateWeights = Callable[[Sequence[Batch], Batch, Tensor], None]
 
 
 @dataclass
@@ -35,6 +35,7 @@ class TrainState:
 
     Attributes:
         settings: The run's settings.
+        schedule: How long it is.
         device: Where everything lives.
         ranks: The processes that train it together; all their states are the same, but for the
             buffers of ``net`` (statistics of BatchNorm): those of the first rank count.
@@ -51,9 +52,11 @@ class TrainState:
         forward: ``net`` as a training step runs it, images → logits: itself, or compiled.
         update_weights: What follows a step after which the weights are due: the step's
             micro-batches, a validation batch, and whether the parameters moved.
+        last_update: What it found last, on the device: applied, L_val, CE_k, hypergradient.
     """
 
     settings: Settings
+    schedule: Schedule
     device: torch.device
     ranks: Ranks
     net: MultiExitNet
@@ -69,13 +72,19 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.forward: Callable[[Tensor], Tensor] = self.net
-        self.update_weights: WeightUpdate = self._update_weights
+        self.update_weights: UpdateWeights = self._update_weights
+        self.last_update = torch.zeros(
+            2 + self.net.num_exits + len(self.terms.terms), device=self.device
+        )
 
     def _update_weights(
         self, micro_batches: Sequence[Batch], val_batch: Batch, moved: Tensor
     ) -> None:
         assert self.harmonizer is not None, "fixed weights are never due"
-        self.harmonizer.after_step(self.net, micro_batches, val_batch, step_ok=moved)
+        update = self.harmonizer.after_step(self.net, micro_batches, val_batch, step_ok=moved)
+        scalars = torch.stack([update.applied.float(), update.val_loss.float()])
+        # in place: where this is replayed as a CUDA graph, it is written to the same memory
+        self.last_update.copy_(torch.cat([scalars, update.val_ce_K, update.hypergradient_T]))
 
     @classmethod
     def build(
@@ -93,6 +102,7 @@ class TrainState:
                 f"training.batch_size = {s.training.batch_size} is not divisible by {ranks.size} "
                 f"ranks × training.accumulate = {s.training.accumulate}"
             )
+        schedule = Schedule.of(s.training, len(data.splits["train"]))
         dtype = autocast_dtype(s.training.precision, device)
         net = initial_network(s, num_classes=len(data.classes)).to(device)
         channels_last = use_channels_last(s.training.channels_last, device)
@@ -127,12 +137,11 @@ class TrainState:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         harmonizer = None
         if s.weights.learned:
-            total_steps = schedule_steps(s.training, len(data.splits["train"]))
             harmonizer = Harmonizer(
                 weights,
                 terms,
                 BalancedValidation(net.num_exits, s.weights.alpha, s.weights.ema),
-                lr=s.weights.lr or weights_learning_rate(total_steps // s.weights.interval),
+                lr=s.weights.lr or weights_learning_rate(schedule.total // s.weights.interval),
                 pull=s.weights.pull,
                 interval=s.weights.interval,
                 nesterov_momentum=s.optimizer.momentum if s.optimizer.nesterov else 0.0,
@@ -143,6 +152,7 @@ class TrainState:
             ).to(device)
         return cls(
             settings=s,
+            schedule=schedule,
             device=device,
             ranks=ranks,
             net=net,
@@ -161,6 +171,11 @@ class TrainState:
     def share(self) -> Share:
         """What this rank reads of the images."""
         return Share(self.ranks.rank, self.ranks.size)
+
+    @property
+    def weight_updates(self) -> int:
+        """Updates of the weights from the first step to the last; 0 where they are fixed."""
+        return self.schedule.end // self.harmonizer.interval if self.harmonizer else 0
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything that changes, by group and name as in a checkpoint: no copies."""
@@ -181,12 +196,11 @@ class TrainState:
             self.ranks.share(group.values())
         self.step = int(self.ranks.text(str(self.step)))
 
-    def save(self, folder: Path, *, steps_per_epoch: int, metrics_bytes: int) -> Checkpoint:
+    def save(self, folder: Path, *, metrics_bytes: int) -> Checkpoint:
         """Write a checkpoint; see ``runs/checkpoints.py``.
 
         Args:
             folder: The run's ``checkpoints`` folder.
-            steps_per_epoch: Steps of one pass over the training split.
             metrics_bytes: Size of metrics.jsonl that belongs to this state.
         """
         training = self.settings.training
@@ -197,7 +211,7 @@ class TrainState:
             {"step": self.step, "metrics_bytes": metrics_bytes},
             architecture=self.net.architecture(),
             keep=training.keep_checkpoints,
-            milestone_steps=training.keep_every and training.keep_every * steps_per_epoch,
+            milestone_steps=training.keep_every and training.keep_every * self.schedule.per_epoch,
         )
 
     def load(self, checkpoint: Checkpoint) -> int:

@@ -6,7 +6,7 @@ Shape suffixes: K exits, B batch, C classes, T terms.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,12 +27,14 @@ class Totals:
         terms_T: Unweighted terms.
         correct_K: Fraction of the batch each exit got right.
         steps: How many steps were added up.
+        updates: The weights' updates among them: the step, and ``TrainState.last_update`` then.
     """
 
     loss: Tensor
     terms_T: Tensor
     correct_K: Tensor
     steps: int = 0
+    updates: list[tuple[int, Tensor]] = field(default_factory=list)
 
 
 def new_totals(state: TrainState) -> Totals:
@@ -41,7 +43,7 @@ def new_totals(state: TrainState) -> Totals:
     device, terms = state.device, state.terms
     return Totals(
         zeros((), device=device),
-        zeros(len(terms.names), device=device),
+        zeros(len(terms.terms), device=device),
         zeros(terms.num_exits, device=device),
     )
 
@@ -75,6 +77,7 @@ def take_step(
     moved = train_step(state, micro_batches, totals)
     if harmonizer:
         state.update_weights(micro_batches, next(val_batches), moved)
+        totals.updates.append((state.step + 1, state.last_update.clone()))
     state.step += 1
 
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -26,8 +26,11 @@ from hdkd_cli.training.events import (
     RunEnded,
     RunStarted,
     StepLogged,
+    WeightsUpdated,
 )
 
+STEEPEST = 4
+"""Derivatives that the live view names."""
 QUIET_SECONDS = 30.0
 """Plain progress: a line at least this often while an epoch lasts."""
 
@@ -62,6 +65,7 @@ class PlainProgress:
         self._write = write
         self._started: RunStarted | None = None
         self._latest: StepLogged | None = None
+        self._updated: WeightsUpdated | None = None
         self._quiet_since = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -77,6 +81,8 @@ class PlainProgress:
                 self._latest = event
                 if time.monotonic() - self._quiet_since > QUIET_SECONDS:
                     self._say(f"{self._position(event)}  {self._speed(event)}")
+            case WeightsUpdated():
+                self._updated = event
             case Evaluated():
                 assert self._started is not None
                 accuracies = " ".join(f"{a:.2f}" for a in event.top1_pct_K)
@@ -84,8 +90,12 @@ class PlainProgress:
                 if self._latest is not None:
                     latest = self._latest
                     line += f"  loss {latest.loss:.3f}  lr {latest.lr:.3g}  {self._speed(latest)}"
+                if self._updated is not None:
+                    line += f"  weights' objective {self._updated.val_loss:.3f}"
                 self._say(line)
             case RunEnded():
+                if self._latest is not None and self._latest.weight_updates_left_out:
+                    self._say(left_out(self._latest))
                 self._say(f"{event.status} at step {event.step} after {duration(event.seconds)}")
 
     def _say(self, line: str) -> None:
@@ -112,6 +122,7 @@ class LiveProgress:
         self._started: RunStarted | None = None
         self._logged: StepLogged | None = None
         self._evaluated: Evaluated | None = None
+        self._updated: WeightsUpdated | None = None
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -138,17 +149,24 @@ class LiveProgress:
                 self._console.print(f"note: {event.text}", highlight=False)
             case StepLogged():
                 self._logged = event
+            case WeightsUpdated():
+                self._updated = event
             case Evaluated():
                 self._evaluated = event
             case CheckpointSaved():
                 return
             case RunEnded():
+                if self._logged is not None and self._logged.weight_updates_left_out:
+                    self._console.print(left_out(self._logged), highlight=False)
                 self._console.print(
                     f"{event.status} at step {event.step} after {duration(event.seconds)}",
                     highlight=False,
                 )
         if self._started is not None and self._logged is not None:
-            self._live.update(Group(self._headline(), self._exit_table()))
+            shown: list[RenderableType] = [self._headline(), self._exit_table()]
+            if self._updated is not None:
+                shown.insert(1, Text(update_line(self._started.terms, self._updated)))
+            self._live.update(Group(*shown))
 
     def _headline(self) -> Table:
         started, logged = self._started, self._logged
@@ -203,9 +221,28 @@ def opening_lines(event: RunStarted) -> list[str]:
         f"{len(event.terms)} loss terms, on {event.device}",
         f"images: {images}",
     ]
+    if event.weight_updates:
+        lines.append(f"the weights of the loss terms are updated {event.weight_updates:,} times")
     if event.first_step:
         lines.append(f"going on after step {event.first_step} of {event.total_steps}")
     return lines + [f"note: {note}" for note in event.notes]
+
+
+def update_line(terms: Sequence[Term], update: WeightsUpdated) -> str:
+    """What the last update of the weights was made of: L_val, and its steepest derivatives."""
+    slopes = dict(zip((term.name for term in terms), update.hypergradient_T, strict=True))
+    steepest = sorted(slopes, key=lambda name: -abs(slopes[name]))[:STEEPEST]
+    said = "  ".join(f"{name} {slopes[name]:+.2g}" for name in steepest)
+    ending = "" if update.applied else "  (not applied)"
+    return f"weights' objective {update.val_loss:.3f}  steepest derivatives {said}{ending}"
+
+
+def left_out(event: StepLogged) -> str:
+    """That updates of the weights were not applied, for people."""
+    return (
+        f"note: updates of the weights that were not applied: {event.weight_updates_left_out} "
+        "(the derivative was not finite, or the step was skipped)"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from hdkd_cli.errors import UsageError
-from hdkd_cli.training.events import Evaluated, Event, RunStarted, StepLogged
+from hdkd_cli.training.events import Evaluated, Event, RunStarted, StepLogged, WeightsUpdated
 
 
 class TensorBoardSink:
@@ -57,6 +57,14 @@ class TensorBoardSink:
                     scalars |= {f"terms/{name}": loss, f"weights/{name}": weight}
                 for k, accuracy in enumerate(event.train_top1_pct_K, start=1):
                     scalars[f"train_top1_pct/{k}"] = accuracy
+                self._write(scalars, event.step)
+            case WeightsUpdated():
+                scalars = {"weights_val/objective": event.val_loss}
+                scalars["weights_val/applied"] = float(event.applied)
+                for k, ce in enumerate(event.val_ce_K, start=1):
+                    scalars[f"weights_val_ce/{k}"] = ce
+                for name, derivative in zip(self._terms, event.hypergradient_T, strict=True):
+                    scalars[f"hypergradient/{name}"] = derivative
                 self._write(scalars, event.step)
             case Evaluated():
                 scalars = {}

@@ -1,6 +1,6 @@
 """What a run's log says about its training: loss weights and validation accuracy over time.
 
-K exits, T terms, S log records, E evaluations.
+K exits, T terms, S log records, E evaluations, U updates of the weights.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ class History:
         weights_ST: Loss weights then.
         val_step_E: Optimiser steps behind each evaluation.
         val_top1_pct_EK: Accuracy of each exit on the val split then.
+        update_step_U: Optimiser steps behind each update of the weights.
+        objective_U: The validation objective then; NaN where it was not finite.
+        hypergradient_UT: Its derivative by each weight then, likewise.
+        left_out: Updates that were not applied.
         seconds: Training time, as far as it was recorded; None: not at all.
     """
 
@@ -36,6 +40,10 @@ class History:
     weights_ST: NDArray[np.float64]
     val_step_E: NDArray[np.int64]
     val_top1_pct_EK: NDArray[np.float64]
+    update_step_U: NDArray[np.int64]
+    objective_U: NDArray[np.float64]
+    hypergradient_UT: NDArray[np.float64]
+    left_out: int
     seconds: float | None
 
     @property
@@ -71,6 +79,7 @@ def read_history(run: RunFolder) -> History | None:
     if not steps or "run_started" not in records:
         return None
     started = records["run_started"][-1]
+    updated = records.get("weights_updated", [])
     ended = records.get("run_ended", [])
     return History(
         started=started,
@@ -81,5 +90,11 @@ def read_history(run: RunFolder) -> History | None:
         val_top1_pct_EK=np.array([r["top1_pct_K"] for r in evaluated]).reshape(
             -1, started["num_exits"]
         ),
+        update_step_U=np.array([r["step"] for r in updated], np.int64),
+        objective_U=np.array([r["val_loss"] for r in updated], np.float64),  # None becomes NaN
+        hypergradient_UT=np.array([r["hypergradient_T"] for r in updated], np.float64).reshape(
+            -1, len(started["terms"])
+        ),
+        left_out=sum(not r["applied"] for r in updated),
         seconds=sum(r["seconds"] for r in ended) if ended else None,
     )

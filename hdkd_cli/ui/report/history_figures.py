@@ -1,6 +1,6 @@
 """The figures of a run's training, each with its numbers.
 
-K exits, T loss weights, S log records, E evaluations.
+K exits, T loss weights, S log records, E evaluations, U updates of the weights.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def history_figures(history: History | None, learned: bool) -> Iterator[Figure]:
     yield _weight_matrix(history, learned)
     if learned and len(history.step_S) > 1:
         yield _weight_moments(history)
+    if learned and len(history.update_step_U):
+        yield _updates(history)
     if len(history.val_step_E):
         yield _validation(history)
 
@@ -172,6 +174,44 @@ def _weight_moments(history: History) -> Figure:
         ),
         draw=draw,
         height=0.5 + 1.35 * rows_of(len(places)),
+    )
+
+
+def _updates(history: History) -> Figure:
+    names = [term.name for term in history.terms]
+    objective_U, step_U = history.objective_U, history.update_step_U
+
+    def draw(canvas: Canvas) -> None:
+        upper, lower = canvas.subplots(2, 1, sharex=True)
+        colours = [light for light, _ in exit_colours(history.num_exits)]
+        mark: dict[str, Any] = {"marker": "."} if len(step_U) == 1 else {}
+        upper.plot(step_U, objective_U, color=LABELS, linewidth=1, **mark)
+        upper.set(ylabel="objective")
+        for term, slope_U in zip(history.terms, history.hypergradient_UT.T, strict=True):
+            _, style = _drawn_as(term, colours)
+            lower.plot(step_U, slope_U, linewidth=0.8, **style, **mark)
+        lower.set(xlabel="optimiser steps", ylabel="derivative by weight")
+
+    applied = f"{len(step_U):,} updates"
+    if history.left_out:
+        applied += f", {history.left_out:,} of them not applied"
+    return Figure(
+        name="weights-updates",
+        section="training",
+        title="What the weights were learned from",
+        caption="Above, the validation objective at every update of the weights; below, its "
+        f"derivative by each weight (below 0: more of that loss would have helped); {applied}.",
+        alt=f"Validation objective and derivatives at {applied}; the objective went from "
+        f"{objective_U[0]:.3f} to {objective_U[-1]:.3f}.",
+        columns=("step", "objective", *(f"d_{name}" for name in names)),
+        rows=tuple(
+            (int(step), float(value), *slopes.tolist())
+            for step, value, slopes in zip(
+                step_U, objective_U, history.hypergradient_UT, strict=True
+            )
+        ),
+        draw=draw,
+        height=3.4,
     )
 
 
