@@ -44,7 +44,7 @@ def fresh_state(
     """A training state, and a batch of random images for it; no image is ever read."""
     names = tuple(f"class {c}" for c in range(classes))
     nothing = ArraySource.from_parts(names, *[(torch.empty(0).numpy(), torch.empty(0))] * 2)
-    none = Split("train", torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), "")
+    none = Split("train", torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), str)
     images = MemoryImages(nothing, settings.data)
     data = ImageData(settings.data, names, {"train": none}, images)
     state = TrainState.build(settings, data, device)

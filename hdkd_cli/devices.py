@@ -1,8 +1,9 @@
-"""Which device to run on."""
+"""Which device to run on, and how many cores there are."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,13 @@ from hdkd_cli.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
+
+
+def cpu_count() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # what a container or batch system leaves it
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> torch.device:

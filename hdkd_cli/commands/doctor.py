@@ -116,8 +116,9 @@ def _torchvision_fits() -> str:
 def _cpu() -> str:
     import torch
 
-    affinity = getattr(os, "sched_getaffinity", None)  # what a container or batch system leaves us
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    from hdkd_cli.devices import cpu_count
+
+    cores = cpu_count()
     threads = torch.get_num_threads()
     found = f"{cores} cores, {threads} threads"
     if threads > cores:

@@ -134,7 +134,7 @@ class _Session:
 
     def records(self, names: Iterable[str]) -> Iterator[Prediction]:
         """One record an image, in order; those of a batch are out before the next one runs."""
-        from hdkd_cli.data.workers import cpu_count
+        from hdkd_cli.devices import cpu_count
         from hdkd_cli.inference.arriving import batches_of
 
         waiting: list[str] = []

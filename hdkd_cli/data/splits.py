@@ -1,4 +1,4 @@
-"""Who trains, who validates, who is set aside and who tests.
+"""Which images train, validate, are held in reserve and test.
 
 Within a class, images are put in order by the SHA-256 of (split seed, key). The first are for
 validation, the next for training, the rest in reserve. So the validation images of a seed are the
@@ -10,8 +10,9 @@ Shape suffix: N images of a split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import torch
@@ -32,13 +33,22 @@ class Split:
         role: What they are for.
         indices_N: Places in the source, int64, ascending.
         labels_N: int64.
-        sha256: Fingerprint of the images' keys and labels.
+        fingerprint: Computes ``sha256``, for which all images may have to be read.
     """
 
     role: Role
     indices_N: Tensor
     labels_N: Tensor
-    sha256: str
+    fingerprint: Callable[[], str]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of the images' keys, labels and contents, and of the classes' names.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        return self.fingerprint()
 
     def __len__(self) -> int:
         return len(self.indices_N)
@@ -124,8 +134,16 @@ def _calibration_count(name: str, available: int, settings: DataSettings) -> int
 def _split(source: Source, role: Role, indices: Iterable[int]) -> Split:
     indices_N = torch.tensor(sorted(indices), dtype=torch.int64)
     labels_N = source.labels_N[indices_N]
-    lines = (
-        f"{source.keys[index]}\0{label}\n".encode(errors="surrogateescape")
-        for index, label in zip(indices_N.tolist(), labels_N.tolist(), strict=True)
-    )
-    return Split(role, indices_N, labels_N, sha256_bytes(*lines))
+
+    def fingerprint() -> str:
+        contents = source.contents()
+        lines = (
+            f"{source.keys[index]}\0{label}\0{contents[index].hex()}\n"
+            for index, label in zip(indices_N.tolist(), labels_N.tolist(), strict=True)
+        )
+        classes = "\0".join(source.classes)
+        return sha256_bytes(
+            *(text.encode(errors="surrogateescape") for text in (f"{classes}\n", *lines))
+        )
+
+    return Split(role, indices_N, labels_N, fingerprint)

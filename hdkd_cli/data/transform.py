@@ -7,40 +7,97 @@ There is one code path for every image, whether it comes from memory, a loader p
 from __future__ import annotations
 
 import json
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
+
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
+"""What Pillow may take a file for, whatever its name: its other readers are old, rare, or start
+programs (PostScript)."""
+MAX_ASPECT = 1000
+"""Longer side over shorter side of an image that is read: of more, a crop shows next to nothing."""
+STRIP = 64
+"""From this aspect on, only what is cut out is resized, not the whole strip."""
+ORIENTATION = 0x0112
+"""Exif's tag for how a camera was held."""
+
+T = TypeVar("T")
 
 
 def read_image(path: Path) -> Image.Image:
     """Decode an image file into RGB.
 
     Raises:
-        DataError: the file is missing, empty, truncated or not an image; the message names it.
+        DataError: the file is missing, empty, truncated or not an image, or is no regular file;
+            the message names it.
     """
     try:
-        with Image.open(path) as image:
-            return to_rgb(image)
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for somebody to write
+            raise DataError("is not a regular file")
+        return decode_image(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except MemoryError:
-        raise
-    except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
-        raise DataError(f"{path}: not a readable image ({_first_line(problem)})") from None
+    except OSError as problem:
+        raise DataError(f"{path}: {problem.strerror or problem}") from None
+    except DataError as problem:
+        raise DataError(f"{path}: {problem}") from None
+
+
+def decode_image(file: Path | BinaryIO) -> Image.Image:
+    """Decode an image into RGB.
+
+    Raises:
+        DataError: it cannot be read; the message does not name it.
+        OSError: it cannot be opened.
+    """
+    return _with_image(file, to_rgb)
+
+
+def check_header(file: Path | BinaryIO) -> None:
+    """Read the header of an image, not its pixels.
+
+    Raises:
+        DataError: it cannot be read; the message does not name it.
+        OSError: it cannot be opened.
+    """
+    _with_image(file, lambda _: None)
+
+
+def _with_image(file: Path | BinaryIO, use: Callable[[Image.Image], T]) -> T:
+    stream = file.open("rb") if isinstance(file, Path) else file
+    with stream:
+        try:
+            with Image.open(stream, formats=FORMATS) as image:
+                width, height = image.size
+                if max(width, height) > MAX_ASPECT * min(width, height):
+                    raise DataError(
+                        f"is {width}×{height} pixels: a side of more than {MAX_ASPECT} times the "
+                        "other is refused"
+                    )
+                return use(image)
+        except (DataError, MemoryError):
+            raise
+        except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
+            raise DataError(f"not a readable image ({_first_line(problem)})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB.
+    """Convert any Pillow mode to RGB, upright.
 
-    Transparency is dropped, not composed. Of 16-bit grey the upper 8 bits are kept. An EXIF
-    orientation is not applied: training and evaluation see the pixels as they are stored.
+    An Exif orientation is applied. Transparency is dropped, not composed. Of 16-bit grey the upper
+    8 bits are kept.
     """
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey; mode I is how some Pillow versions open it
         grey_HW = np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8
         image = Image.fromarray(grey_HW.astype(np.uint8))
@@ -62,15 +119,21 @@ def frame(image: Image.Image, settings: DataSettings) -> Image.Image:
         RGB, ``image_size`` pixels a side.
     """
     short, size = settings.resize or settings.image_size, settings.image_size
-    width, height = image.size
+    (width, height), bilinear = image.size, Image.Resampling.BILINEAR
     if min(width, height) != short:
         width, height = (
             (short, int(short * height / width))
             if width <= height
             else (int(short * width / height), short)
         )
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
+    if max(width, height) > STRIP * short:  # resized whole, it could take gigabytes
+        across, down = image.width / width, image.height / height
+        right, bottom = (left + size) * across, (top + size) * down
+        box = (left * across, top * down, min(right, image.width), min(bottom, image.height))
+        return image.resize((size, size), bilinear, box=box)
+    if image.size != (width, height):
+        image = image.resize((width, height), bilinear)
     return image.crop((left, top, left + size, top + size))
 
 
@@ -99,6 +162,7 @@ def describe(settings: DataSettings) -> str:
             "center_crop": settings.image_size,
             "mean": settings.mean,
             "std": settings.std,
+            "orientation": "exif",
         }
     )
 

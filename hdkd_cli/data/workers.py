@@ -6,7 +6,6 @@ arithmetic as everywhere. Shape suffixes: B batch, S pixels a side, 3 colours.
 
 from __future__ import annotations
 
-import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from hdkd_cli.data.order import Batch, Request, derived_seed
 from hdkd_cli.data.sources.base import Source
 from hdkd_cli.data.transform import Normalise, frame, to_pixels
+from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
 
@@ -99,13 +99,6 @@ def decode(
             yield pixels_B3SS, labels_B
     finally:
         del iterator  # ends the workers now, not when the last traceback is forgotten
-
-
-def cpu_count() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Wanted(NamedTuple):

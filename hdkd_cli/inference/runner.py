@@ -24,10 +24,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 SCHEMA = "hdkd/exported/1"
 CONFIDENCES = ("max-prob", "entropy", "margin")
+
+# What evaluation reads: hdkd_cli/data/transform.py.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
+MAX_ASPECT = 1000
+STRIP = 64
+ORIENTATION = 0x0112
 
 Array = NDArray[Any]
 Program = Callable[[Sequence[Array]], list[Array]]
@@ -120,7 +126,10 @@ class Network:
             Unusable: it is missing or not an image.
         """
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                if max(width, height) > MAX_ASPECT * min(width, height):
+                    raise ValueError(f"{width}×{height} pixels: too long a strip")
                 rgb = to_rgb(image)
         except FileNotFoundError:
             raise Unusable(f"{path}: no such file") from None
@@ -175,8 +184,10 @@ def confidence(logits_BC: Array, kind: str) -> NDArray[np.float32]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB: transparency is dropped, of 16-bit grey the upper 8 bits are kept,
-    an EXIF orientation is not applied."""
+    """Any Pillow mode as RGB, upright: an Exif orientation is applied, transparency is dropped, of
+    16-bit grey the upper 8 bits are kept."""
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         grey_HW = np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8
         image = Image.fromarray(grey_HW.astype(np.uint8))
@@ -188,15 +199,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def framed(image: Image.Image, transform: Mapping[str, Any]) -> Image.Image:
     """Resize the shorter side, bilinear with antialiasing, and cut out the centre."""
     short, size = transform["resize"], transform["crop"]
-    width, height = image.size
+    (width, height), bilinear = image.size, Image.Resampling.BILINEAR
     if min(width, height) != short:
         width, height = (
             (short, int(short * height / width))
             if width <= height
             else (int(short * width / height), short)
         )
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
+    if max(width, height) > STRIP * short:  # resized whole, it could take gigabytes
+        across, down = image.width / width, image.height / height
+        right, bottom = (left + size) * across, (top + size) * down
+        box = (left * across, top * down, min(right, image.width), min(bottom, image.height))
+        return image.resize((size, size), bilinear, box=box)
+    if image.size != (width, height):
+        image = image.resize((width, height), bilinear)
     return image.crop((left, top, left + size, top + size))
 
 

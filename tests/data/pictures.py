@@ -65,6 +65,9 @@ class NamedSource(Source):
     def image(self, index: int) -> Image.Image:  # noqa: ARG002
         raise AssertionError("splits need no pictures")
 
+    def contents(self) -> list[bytes]:
+        return [key.encode() for key in self.keys]
+
 
 def named_source(train: Mapping[str, int], test: int = 1, val: int = 0) -> NamedSource:
     """``train[class]`` training images and ``test`` and ``val`` images of each class."""

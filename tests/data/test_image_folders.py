@@ -1,8 +1,13 @@
+import os
+from pathlib import Path
+
 import pytest
+import torch
 from pictures import make_folder, noise, two_classes
 
 from hdkd_cli.data.sources.folders import IMAGENET_LAYOUT, open_folder
 from hdkd_cli.errors import DataError
+from hdkd_cli.files import read_tensors
 
 
 def test_keys_labels_and_parts(tmp_path):
@@ -94,3 +99,66 @@ def test_parts_must_have_the_same_classes(tmp_path):
     )
     with pytest.raises(DataError, match=r"train/ and test/ must .* only one of them has c, d"):
         open_folder(root)
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    root = two_classes(tmp_path / "data", train=2, test=1)
+    before = open_folder(root).keys
+    cat = root / "train" / "cat"
+    (cat / "deep").mkdir()
+    (cat / "deep" / "back").symlink_to(cat)
+    (cat / "self").symlink_to("self")
+    (cat / "ping").symlink_to("pong")
+    (cat / "pong").symlink_to("ping")
+    assert open_folder(root).keys == before
+    (root / "train" / "dog" / "more").symlink_to(cat)  # leads elsewhere: those are dogs too
+    assert len(open_folder(root).keys) == len(before) + 2
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    root = two_classes(tmp_path / "data", train=3, test=1)
+    read = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    first = open_folder(root, cache=True).contents()
+    assert len(read) == len(first) == 8
+    assert open_folder(root, cache=True).contents() == first
+    assert len(read) == 8
+    noise(99).save(root / "train" / "cat" / "001.png")
+    assert open_folder(root, cache=True).contents() != first
+    assert [path.name for path in read[8:]] == ["001.png"]
+
+
+def test_bad_images_are_found_by_their_headers_or_by_decoding(tmp_path):
+    root = two_classes(tmp_path / "data", train=4, test=1)
+    cat = root / "train" / "cat"
+    (cat / "000.png").write_text("no image")
+    (cat / "001.png").write_bytes((cat / "001.png").read_bytes()[:100])
+    os.mkfifo(cat / "004.png")
+    (cat / "005.png").symlink_to("nowhere")
+    (cat / "006.png").symlink_to("006.png")
+    source = open_folder(root, cache=True)
+    assert list(source.problems(decode=False)) == [0, 4, 5, 6]
+    for again in (source, open_folder(root, cache=True)):
+        assert list(again.problems(decode=True)) == [0, 1, 4, 5, 6]
+    with pytest.raises(DataError, match=r"005\.png: No such file or directory"):
+        source.refuse_bad(decode=False)
+    left = source.without({source.keys[i] for i in source.problems(decode=True)})
+    assert [key.rpartition("/")[2] for key in left.keys] == [
+        "002.png", "003.png", "000.png", "001.png", "002.png", "003.png", "000.png", "000.png",
+    ]  # fmt: skip
+    assert left.parts == {"train": range(6), "test": range(6, 8)}
+    assert left.labels_N.tolist() == [0, 0, 1, 1, 1, 1, 0, 1]
+    left.refuse_bad(decode=True)
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-9], lambda c: c[:-1] + bytes([c[-1] ^ 1])])
+def test_what_is_kept_is_made_again_when_it_is_damaged(tmp_path, damage):
+    root = two_classes(tmp_path / "data", train=2, test=1)
+    first = open_folder(root, cache=True).contents()
+    kept = root / ".hdkd-cache" / "survey.safetensors"
+    whole = {name: t.clone() for name, t in read_tensors(kept, DataError)[0].items()}
+    kept.write_bytes(damage(kept.read_bytes()))
+    assert open_folder(root, cache=True).contents() == first
+    again, _ = read_tensors(kept, DataError)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())

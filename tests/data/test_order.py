@@ -11,7 +11,7 @@ from hdkd_cli.errors import SettingsError
 
 
 def split_of(count: int, role: str = "train") -> Split:
-    return Split(role, torch.arange(count) * 3 + 1, torch.zeros(count, dtype=torch.int64), "")
+    return Split(role, torch.arange(count) * 3 + 1, torch.zeros(count, dtype=torch.int64), str)
 
 
 def first(order: Order, count: int, step: int = 0) -> list[tuple[int, int, list[int]]]:

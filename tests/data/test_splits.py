@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import folder_settings, named_source, two_classes
+from pictures import folder_settings, named_source, noise, two_classes
 
 from hdkd_cli.data import open_data
 from hdkd_cli.data.splits import make_splits
@@ -95,10 +95,46 @@ def test_choice_is_by_hash_of_seed_and_key():
     assert set(order[7:]) == {k for k in keys_of(source, splits["reserve"]) if "/a/" in k}
 
 
-def test_fingerprint_covers_keys_and_labels():
+def test_fingerprint_covers_classes_keys_labels_and_contents():
     source = named_source({"a": 4, "b": 4}, test=1)
-    expected = hashlib.sha256(b"test/a/0.png\x000\ntest/b/0.png\x001\n").hexdigest()
+    contents = [f"test/{name}/0.png".encode().hex() for name in "ab"]
+    text = f"a\0b\ntest/a/0.png\x000\0{contents[0]}\ntest/b/0.png\x001\0{contents[1]}\n"
+    expected = hashlib.sha256(text.encode()).hexdigest()
     assert make_splits(source, split_settings())["test"].sha256 == expected
+
+
+def replaced_by_noise(root):
+    noise(999).save(root / "test" / "cat" / "001.png")
+
+
+def swapped(root):
+    for part in ("train", "test"):
+        (root / part / "cat").rename(root / part / "tmp")
+        (root / part / "dog").rename(root / part / "cat")
+        (root / part / "tmp").rename(root / part / "dog")
+
+
+def renamed_class(root):
+    for part in ("train", "test"):
+        (root / part / "cat").rename(root / part / "bat")
+
+
+@pytest.mark.parametrize("change", [replaced_by_noise, swapped, renamed_class])
+@pytest.mark.parametrize("cache", [True, False])
+def test_other_images_under_the_same_names_are_told_apart(tmp_path, monkeypatch, change, cache):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    root = two_classes(tmp_path / "data")
+    settings = folder_settings(root, cache=cache)
+
+    def fingerprint():
+        return open_data(settings).splits["test"].sha256
+
+    before = fingerprint()
+    assert fingerprint() == before
+    change(root)
+    after = fingerprint()
+    assert after != before
+    assert fingerprint() == after
 
 
 @pytest.mark.parametrize(("available", "held_out"), [(2, 1), (10, 1), (19, 1), (20, 2), (500, 50)])

@@ -1,13 +1,26 @@
+import json
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pictures import CPU, noise
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
-from hdkd_cli.data.transform import Normalise, describe, frame, read_image, to_pixels, to_rgb
+from hdkd_cli.data.transform import (
+    STRIP,
+    Normalise,
+    describe,
+    frame,
+    read_image,
+    to_pixels,
+    to_rgb,
+)
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
 
@@ -21,6 +34,7 @@ from hdkd_cli.settings.schema import DataSettings
 )
 def test_frame_is_torchvisions_resize_and_center_crop(width, height, size, margin):
     image = noise(1, height, width)
+    assume(max(width, height) <= STRIP * min(width, height))
     settings = DataSettings(image_size=size, resize=size + margin)
     theirs = v2.center_crop(v2.resize(image, [size + margin], antialias=True), [size, size])
     ours = frame(image, settings)
@@ -76,11 +90,74 @@ def test_16_bit_grey_keeps_its_upper_half(tmp_path, suffix):
     assert (rgb == (deep >> 8)[..., None]).all()
 
 
-def test_exif_orientation_is_not_applied(tmp_path):
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees"
-    noise(5, 8, 16).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").size == (16, 8)
+    exif[0x0112] = orientation
+    stored = noise(5, 8, 16)
+    stored.save(tmp_path / "turned.png", exif=exif)
+    turned = {
+        1: stored,
+        2: stored.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: stored.rotate(180),
+        4: stored.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: stored.transpose(Image.Transpose.TRANSPOSE),
+        6: stored.rotate(-90, expand=True),
+        7: stored.transpose(Image.Transpose.TRANSVERSE),
+        8: stored.rotate(90, expand=True),
+    }
+    assert read_image(tmp_path / "turned.png").tobytes() == turned[orientation].tobytes()
+    assert json.loads(describe(DataSettings()))["orientation"] == "exif"
+
+
+def test_only_the_first_picture_of_a_gif_is_read(tmp_path):
+    first, second = (noise(i).convert("P") for i in (1, 2))
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
+    assert read_image(tmp_path / "moving.gif").tobytes() == first.convert("RGB").tobytes()
+
+
+def test_postscript_is_never_started(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("was started"))
+    noise(1).save(tmp_path / "picture.png", format="eps")
+    with pytest.raises(DataError, match="not a readable image"):
+        read_image(tmp_path / "picture.png")
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: is not a regular file"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1001), (60_000_000, 1)])
+def test_strips_are_refused_by_their_header(tmp_path, size):
+    ihdr = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + ihdr
+    header = struct.pack(">I", len(ihdr)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    data = b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    (tmp_path / "strip.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + data)
+    with pytest.raises(DataError, match=rf"strip\.png: is {size[0]}×{size[1]} pixels"):
+        read_image(tmp_path / "strip.png")
+
+
+def test_a_strip_is_cut_before_it_is_resized(monkeypatch):
+    sizes = []
+    resize = Image.Image.resize
+
+    def recorded(image, size, *args, **kwargs):
+        sizes.append(size)
+        return resize(image, size, *args, **kwargs)
+
+    settings = DataSettings(image_size=224, resize=256)
+    smooth = Image.linear_gradient("L").convert("RGB").resize((3, 300))
+    theirs = v2.center_crop(v2.resize(smooth, [256], antialias=True), [224, 224])
+    monkeypatch.setattr(Image.Image, "resize", recorded)
+    ours = frame(smooth, settings)
+    difference = np.asarray(ours).astype(int) - np.asarray(theirs)
+    assert np.abs(difference).max() <= 1  # Pillow rounds between its two passes
+    assert sizes == [(224, 224)]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "ppm", "tif"])

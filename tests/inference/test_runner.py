@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hdkd_cli.choices import ConfidenceKind
-from hdkd_cli.data import open_data
+from hdkd_cli.data import open_data, transform
 from hdkd_cli.evaluation.combination import combine
 from hdkd_cli.evaluation.confidence import confidence
 from hdkd_cli.evaluation.policy import Combination
@@ -122,14 +122,19 @@ def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size):
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
     settings = DataSettings(resize=resize, image_size=size, mean=mean, std=std)
     data = open_data(settings)
-    transform = {"resize": resize or size, "crop": size, "mean": mean, "std": std}
+    framing = {"resize": resize or size, "crop": size, "mean": mean, "std": std}
     count = 0
     for image in pictures():
         image = image.convert("L") if image.mode == "F" else image
-        found = runner.normalised(runner.framed(runner.to_rgb(image), transform), transform)
+        found = runner.normalised(runner.framed(runner.to_rgb(image), framing), framing)
         assert np.array_equal(found, data.prepare(image).numpy()), (image.mode, image.size)
         count += 1
     assert count == 18
+
+
+def test_the_runner_reads_what_evaluation_reads():
+    for name in ("FORMATS", "MAX_ASPECT", "STRIP", "ORIENTATION"):
+        assert getattr(runner, name) == getattr(transform, name)
 
 
 # The command, where neither torch nor hdkd can be imported.

@@ -1,7 +1,7 @@
 """All images of a source as one uint8 tensor, decoded once and kept on disk.
 
-What is kept is stamped with every file's name, size and time of change, with the transform and
-with a checksum of the pixels; whatever does not match is decoded again and replaced. There is one
+What is kept is stamped with every file's name and content, with the transform and with a checksum
+of the pixels; whatever does not match is decoded again and replaced. There is one
 file for each (root, resize, image_size), so caches do not pile up.
 
 Shape suffixes: N images, S pixels a side, 3 colours.
@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import PIL
@@ -21,12 +19,13 @@ from torch import Tensor
 
 from hdkd_cli.data.order import Request
 from hdkd_cli.data.sources.base import FolderSource, Source
+from hdkd_cli.data.sources.survey import cache_places
 from hdkd_cli.data.workers import decode
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import read_tensors, sha256_bytes, write_tensors
 from hdkd_cli.settings.schema import DataSettings
 
-FORMAT = "hdkd/pool/1"
+FORMAT = "hdkd/pool/2"
 IMAGES_A_WORKER = 1000  # a process is worth starting for this many images
 IMAGES_A_REQUEST = 128
 
@@ -43,12 +42,18 @@ def decoded_pool(source: Source, settings: DataSettings) -> Tensor:
     if not (settings.cache and isinstance(source, FolderSource)):
         return _decode(source, settings)
     stamp = _stamp(source, settings)
-    places = list(_cache_files(source.root, settings))
+    size = settings.image_size
+    name = f"decoded-{settings.resize or size}-{size}.safetensors"
+    places = list(cache_places(source.root, name))
     for place in places:
         if place.is_file():
             with contextlib.suppress(DataError):
                 return _read(place, stamp)
-    pool_N3SS = _decode(source, settings)
+    try:
+        pool_N3SS = _decode(source, settings)
+    except DataError:
+        source.refuse_bad(decode=True)  # which names them all
+        raise
     metadata = {"format": FORMAT, "stamp": stamp, "pixels_sha256": _checksum(pool_N3SS)}
     for place in places:
         # read-only or full: the cache only saves time
@@ -75,20 +80,9 @@ def _decode(source: Source, settings: DataSettings) -> Tensor:
 
 def _stamp(source: FolderSource, settings: DataSettings) -> str:
     lines = [f"{FORMAT} pillow {PIL.__version__} {settings.resize} {settings.image_size}"]
-    for key in source.keys:
-        try:
-            status = (source.root / key).stat()
-        except OSError as problem:
-            raise DataError(f"{source.root / key}: {problem.strerror}") from None
-        lines.append(f"{key}\0{status.st_size}\0{status.st_mtime_ns}")
+    for key, content in zip(source.keys, source.contents(), strict=True):
+        lines.append(f"{key}\0{content.hex()}")
     return sha256_bytes("\n".join(lines).encode(errors="surrogateescape"))
-
-
-def _cache_files(root: Path, settings: DataSettings) -> Iterator[Path]:
-    name = f"pool-{settings.resize or settings.image_size}-{settings.image_size}.safetensors"
-    yield root / ".hdkd-cache" / name
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    yield Path(home) / "hdkd" / sha256_bytes(os.fsencode(root.resolve()))[:16] / name
 
 
 def _read(place: Path, stamp: str) -> Tensor:

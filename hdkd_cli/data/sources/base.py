@@ -5,9 +5,11 @@ Shape suffixes: N images, H W pixels.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -18,9 +20,18 @@ from PIL import Image
 from torch import Tensor
 
 from hdkd_cli.choices import Part
+from hdkd_cli.data.sources.survey import Found, survey
 from hdkd_cli.data.transform import read_image
+from hdkd_cli.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif"}
+)
+
+"""What names of images end in; of an animated GIF the first picture is read."""
+
+NAMED = 50
+"""Bad images that one error names."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,21 @@ class Source(ABC):
         Raises:
             DataError: it cannot be read.
         """
+
+    def contents(self) -> Sequence[bytes]:
+        """A fingerprint of what every image shows, 32 bytes each.
+
+        Here: of the decoded pixels. A source that knows them without decoding says so.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        return [_fingerprint(self.image(i)) for i in range(len(self.keys))]
+
+
+def _fingerprint(image: Image.Image) -> bytes:
+    size = "{}x{}".format(*image.size).encode()
+    return hashlib.sha256(size + image.tobytes()).digest()
 
 
 @dataclass(frozen=True)
@@ -77,12 +103,79 @@ class ArraySource(Source):
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels_NHW3[index])
 
+    def contents(self) -> Sequence[bytes]:
+        """Of each image's pixels."""
+        return [hashlib.sha256(pixels_HW3.tobytes()).digest() for pixels_HW3 in self.pixels_NHW3]
+
 
 @dataclass(frozen=True)
 class FolderSource(Source):
-    """Image files; a key is the path from ``root`` on, with forward slashes."""
+    """Image files; a key is the path from ``root`` on, with forward slashes.
+
+    Attributes:
+        root: Where the keys begin.
+        cache: Whether what was found out about the files is kept on disk.
+    """
 
     root: Path
+    cache: bool = False
 
     def image(self, index: int) -> Image.Image:
         return read_image(self.root / self.keys[index])
+
+    @cached_property
+    def files(self) -> Sequence[Found]:
+        """What is known of each file, once every one has been read."""
+        return survey(self.root, self.keys, decode=False, cache=self.cache)
+
+    def contents(self) -> Sequence[bytes]:
+        """Of each file's bytes."""
+        for key, file in zip(self.keys, self.files, strict=True):
+            if not any(file.sha256):
+                raise DataError(f"{self.root / key}: {file.problem}")
+        return [file.sha256 for file in self.files]
+
+    def problems(self, *, decode: bool) -> Mapping[int, str]:
+        """Every image that cannot be read → why.
+
+        Args:
+            decode: Find out by decoding all of them, not by their headers.
+        """
+        files = self.files
+        if decode:
+            files = survey(self.root, self.keys, decode=True, cache=self.cache)
+        return {i: file.problem for i, file in enumerate(files) if file.problem}
+
+    def refuse_bad(self, *, decode: bool) -> None:
+        """Name all images that cannot be read.
+
+        Raises:
+            DataError: there are some.
+        """
+        problems = self.problems(decode=decode)
+        if not problems:
+            return
+        named = [f"{self.root / self.keys[i]}: {why}" for i, why in problems.items()]
+        more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
+        if len(named) > 1:
+            named.insert(0, f"{len(problems)} images cannot be read:")
+        raise DataError(
+            "\n  ".join([*named[: NAMED + 1], *more]),
+            hint="mend or remove them, or train without them: --set data.skip_bad=true",
+        )
+
+    def without(self, keys: Collection[str]) -> Self:
+        """The same images but these."""
+        left = [i for i, key in enumerate(self.keys) if key not in keys]
+        parts: dict[Part, range] = {}
+        first = 0
+        for part, places in self.parts.items():
+            count = sum(i in places for i in left)
+            parts[part] = range(first, first + count)
+            first += count
+        return replace(
+            self,
+            keys=tuple(self.keys[i] for i in left),
+            labels_N=self.labels_N[left],
+            parts=parts,
+        )

@@ -33,7 +33,7 @@ def open_cifar(settings: DataSettings) -> Source:
     """
     name, root = settings.name, folder_of(settings)
     if (root / "train").is_dir():
-        return open_folder(root)
+        return open_folder(root, cache=settings.cache)
     from torchvision import datasets
     from torchvision.datasets.utils import check_integrity
 

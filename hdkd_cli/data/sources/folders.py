@@ -28,7 +28,8 @@ def open_folders(settings: DataSettings) -> FolderSource:
         DataError: as ``open_folder``.
     """
     root = folder_of(settings)
-    return open_folder(root, {**LAYOUT, "val": "val"} if (root / "val").is_dir() else LAYOUT)
+    layout = {**LAYOUT, "val": "val"} if (root / "val").is_dir() else LAYOUT
+    return open_folder(root, layout, cache=settings.cache)
 
 
 def open_imagenet(settings: DataSettings) -> FolderSource:
@@ -37,7 +38,7 @@ def open_imagenet(settings: DataSettings) -> FolderSource:
     Raises:
         DataError: as ``open_folder``.
     """
-    return open_folder(folder_of(settings), IMAGENET_LAYOUT)
+    return open_folder(folder_of(settings), IMAGENET_LAYOUT, cache=settings.cache)
 
 
 def folder_of(settings: DataSettings) -> Path:
@@ -46,12 +47,15 @@ def folder_of(settings: DataSettings) -> Path:
     return Path(settings.root).expanduser()
 
 
-def open_folder(root: Path, layout: Mapping[Part, str] = LAYOUT) -> FolderSource:
+def open_folder(
+    root: Path, layout: Mapping[Part, str] = LAYOUT, *, cache: bool = False
+) -> FolderSource:
     """List the images under ``root``; nothing is decoded.
 
     Args:
         root: Folder that holds one folder a part.
         layout: Part → name of its folder.
+        cache: Whether what is found out about the files is kept on disk.
 
     Raises:
         DataError: a folder or its images are missing, there is a single class, or the parts do not
@@ -79,7 +83,7 @@ def open_folder(root: Path, layout: Mapping[Part, str] = LAYOUT) -> FolderSource
             keys.extend(found)
             labels.extend([label] * len(found))
         parts[part] = range(first, len(keys))
-    return FolderSource(classes, tuple(keys), torch.tensor(labels), parts, root)
+    return FolderSource(classes, tuple(keys), torch.tensor(labels), parts, root, cache)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -101,12 +105,33 @@ def _refuse_other_classes(root: Path, train: str, other: str, classes: tuple[str
 
 
 def images_below(folder: Path, key: str) -> Iterator[str]:
-    """Paths of the images in ``folder`` and below, with ``key`` in its place; in no order."""
+    """Paths of the images in ``folder`` and below, with ``key`` in its place; in no order.
+
+    A link that leads back to a folder it is in is not followed: its images are listed already.
+    """
+    yield from _below(str(folder), key, frozenset({_identity(folder)}))
+
+
+def _below(folder: str, key: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                yield from images_below(Path(entry.path), f"{key}/{entry.name}")
+            if _is_folder(entry):
+                identity = _identity(entry)
+                if identity not in above:
+                    yield from _below(entry.path, f"{key}/{entry.name}", above | {identity})
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (speed)
                 yield f"{key}/{entry.name}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _identity(folder: Path | os.DirEntry[str]) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
