@@ -9,13 +9,16 @@ reader of stdout went away; 130 on Ctrl-C; 1 is a bug.
 
 from __future__ import annotations
 
+import errno
 import inspect
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -61,13 +64,18 @@ class Verbs(TyperGroup):
         except (HdkdError, OSError) as problem:
             if ctx.params["debug"]:
                 traceback.print_exc()
-            if isinstance(problem, HdkdError):
-                if not isinstance(problem, OtherRankFailed):
-                    talk.error(problem.message, problem.hint)
-                raise typer.Exit(problem.exit_code) from None
-            where = f"{problem.filename}: " if problem.filename is not None else ""
-            talk.error(f"{where}{problem.strerror or problem}")
-            raise typer.Exit(ArtifactError.exit_code) from None
+            raise typer.Exit(_told(problem)) from None
+
+
+def _told(problem: HdkdError | OSError) -> int:
+    """Say why it ended; return the exit code."""
+    if isinstance(problem, OSError):
+        where = f"{problem.filename}: " if problem.filename is not None else ""
+        talk.error(f"{where}{problem.strerror or problem}")
+        return ArtifactError.exit_code
+    if not isinstance(problem, OtherRankFailed):
+        talk.error(problem.message, problem.hint)
+    return problem.exit_code
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -80,7 +88,11 @@ def run(arguments: Sequence[str]) -> int:
         with own_trust():
             typer.main.get_command(app).main(args=list(arguments), prog_name="hdkd")
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # the reader of a help page went away
+            return PIPE_CLOSED
         return end.code if isinstance(end.code, int) else 0
+    except OSError as problem:  # stdout does not take a help page
+        return _told(problem)
     except Exception:
         if _interrupts:  # a library that catches Ctrl-C while it is imported breaks in some way
             return INTERRUPTED
@@ -95,19 +107,64 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     signal.default_int_handler(signum, frame)
 
 
+def _terminate(signum: int, _frame: FrameType | None) -> None:
+    """End as from an error, so that what was half-written is removed."""
+    raise SystemExit(128 + signum)
+
+
+class _Closed(io.TextIOBase):
+    """Stands for a stdout that was closed before the program began."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EBADF, "standard output is closed")
+
+
+def _open_standard_streams() -> None:
+    """Give a meaning to standard streams that the caller closed (``hdkd … >&-``)."""
+    missing = [n for n, s in enumerate((sys.stdin, sys.stdout, sys.stderr)) if s is None]
+    for number in missing:  # so that no file of ours gets their numbers
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
+    if 0 in missing:
+        sys.stdin = os.fdopen(0, closefd=False)
+    if 1 in missing:
+        sys.stdout = _Closed()
+    if 2 in missing:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
 def main() -> NoReturn:
     """The ``hdkd`` program."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_DFL:  # not under nohup, say
+            signal.signal(signum, _terminate)
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names need not be text
             stream.reconfigure(errors="backslashreplace")
-    code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except OSError:  # reported already; the interpreter shall not fail on it again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not _folder_exists():  # torch could not even be loaded
+        talk.error("the current folder was removed", "change to another one")
+        code = ArtifactError.exit_code
+    else:
+        code = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # reported already; the interpreter shall not fail on it again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+def _folder_exists() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def version() -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,16 +36,25 @@ def fsync_folder(folder: Path) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success fsync it and rename it into place.
 
+    A device or a pipe is no file to replace: it is written in place, all at once at the end.
+
     Raises:
         OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
     """
+    if is_no_file(path):
+        with tempfile.TemporaryDirectory(prefix="hdkd-") as folder:
+            whole = Path(folder) / path.name
+            yield whole
+            with whole.open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600: hand it out as open() would have
+        temporary.chmod(_mode_of(path))  # mkstemp gives 0600
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -52,6 +62,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def led_to(path: Path) -> Path:
+    """Where a path that the user wants written leads: through links, as in a shell's redirection.
+
+    What the program keeps for itself is not written through links: they are replaced.
+    """
+    return path if is_no_file(path) else Path(os.path.realpath(path))
+
+
+def is_no_file(path: Path) -> bool:
+    """Whether ``path`` leads to a device, a pipe or an open file of this process."""
+    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+        return not path.is_relative_to("/dev/shm")
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _mode_of(path: Path) -> int:
+    """The permissions of ``path``; if it is not there, those that ``open`` would give it."""
+    try:
+        found = path.lstat().st_mode
+    except OSError:
+        found = 0
+    return stat.S_IMODE(found) if stat.S_ISREG(found) else 0o666 & ~_umask()
 
 
 @contextmanager

@@ -114,6 +114,7 @@ def calibrate_thresholds(
     from hdkd_cli.evaluation import calibration
     from hdkd_cli.evaluation.budget import parse_budget
     from hdkd_cli.evaluation.policy import write_policy
+    from hdkd_cli.files import led_to
 
     if split == "test":
         raise UsageError("--split test: the test split is for evaluation only; calibrate on val")
@@ -169,7 +170,7 @@ def calibrate_thresholds(
         if target_accuracy is not None:
             fitted = fitted.model_copy(update={"points": (fitted.cheapest(target_accuracy),)})
     if output is not None:
-        write_policy(output, fitted)
+        write_policy(led_to(output), fitted)
     elif source.run is not None:
         source.run.keep_policy(kind, fitted.as_record())
     emit(fitted, form, columns=COLUMNS)

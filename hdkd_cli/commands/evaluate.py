@@ -54,12 +54,13 @@ def scores(
     The file is safetensors: logits (K,N,C), labels (N,), macs (K,). Default split: test.
     """
     from hdkd_cli.evaluation.scores import write_scores
+    from hdkd_cli.files import led_to
 
     role: Role = split or "test"
     collected = scores_of(
         open_run(run), role, data_dir=data_dir, device=device, batch_size=batch_size
     )
-    write_scores(output, collected)
+    write_scores(led_to(output), collected)
     sys.stdout.write(f"{output}\n")
 
 

@@ -79,9 +79,12 @@ def report(
         write_plain(contents)
         return
 
+    from hdkd_cli.files import is_no_file, led_to
     from hdkd_cli.ui.report.write import write_report
 
-    target = output or folders[0].path / "reports" / "report.html"
-    beside = figures or target.with_name(f"{target.stem}-figures")
-    write_report(contents, target, beside, None if data_dir is None else str(data_dir))
+    own = folders[0].path / "reports" / "report.html"
+    target = output or own
+    place = own if is_no_file(target) else target
+    beside = figures or place.with_name(f"{place.stem}-figures")
+    write_report(contents, led_to(target), beside, None if data_dir is None else str(data_dir))
     sys.stdout.write(f"{target}\n")

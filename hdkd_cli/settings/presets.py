@@ -139,9 +139,9 @@ def copy(preset: str, destination: Path, *, force: bool = False) -> Path:
     """
     source = find(preset)
     target = destination / source.name if destination.is_dir() else destination
-    if target.exists() and not force:
+    if target.exists() and not (force or files.is_no_file(target)):
         raise UsageError(f"{target}: is there already", hint="--force replaces it", subject=target)
-    files.write_bytes(target, source.read_bytes())
+    files.write_bytes(files.led_to(target), source.read_bytes())
     return target
 
 

@@ -108,6 +108,9 @@ def _status_kept(run: RunFolder) -> Iterator[None]:
     except KeyboardInterrupt:
         status, exit_code = "interrupted", 130
         raise
+    except SystemExit as end:  # a signal, before training deferred them
+        status, exit_code = "interrupted", int(end.code or 0)
+        raise
     except DivergedError as problem:
         status, exit_code = "diverged", problem.exit_code
         raise

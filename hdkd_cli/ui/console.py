@@ -1,18 +1,43 @@
 """What is said to people: notes, warnings and errors, on stderr. stdout is for data.
 
 Colour follows the terminal and ``NO_COLOR``. Text is printed as it is: brackets are no markup, and
-lines are not broken, so that one message stays one line in a log.
+lines are not broken, so that one message stays one line in a log. Control characters, which a file
+or a class may have in its name, are shown, not obeyed.
 """
 
 from __future__ import annotations
 
+import re
 import threading
+import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+_JOINERS = "\u200c\u200d"  # invisible, and part of words in Persian, of emoji
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """``text`` with every character escaped that a terminal would act on or hide behind.
+
+    Args:
+        text: Anything, a file name from anywhere say.
+        lines: Keep line breaks that an indented line follows: those of our own messages.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    broken = re.split(r"\n(?=  )", text) if lines else [text]
+    return "\n".join("".join(map(_shown, line)) for line in broken)
+
+
+def _shown(char: str) -> str:
+    # Cc: ESC and C1; Cf: bidirectional overrides; Zl, Zp: line breaks; Cs: bytes that are no text
+    hidden = unicodedata.category(char) in {"Cc", "Cf", "Zl", "Zp", "Cs"} and char not in _JOINERS
+    return char.encode("unicode_escape").decode() if hidden else char
 
 
 class Talk:
@@ -59,7 +84,9 @@ class Talk:
     def _say(self, kind: str, style: str, message: str) -> None:
         from rich.text import Text
 
-        self.console().print(Text.assemble((f"{kind}:", style), f" {message}"))
+        said = Text.assemble((f"{kind}:", style), f" {visible(message, lines=True)}")
+        with suppress(OSError):  # nobody hears it, which changes nothing about how it ends
+            self.console().print(said)
 
 
 talk = Talk()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdkd_cli.choices import OutputFormat
+from hdkd_cli.ui.console import visible
 
 if TYPE_CHECKING:
     from hdkd_cli.records import Record
@@ -153,7 +154,7 @@ def _write_table(
     for name in names:
         numbers = [r[name] for r in records if r.get(name) is not None]
         right = bool(numbers) and all(isinstance(n, int | float) for n in numbers)
-        table.add_column(name, justify="right" if right else "left")
+        table.add_column(visible(name), justify="right" if right else "left")
     for record in records:
         table.add_row(*(cell(record.get(name), name) for name in names))
     # A file has no width: nothing is cut off or wrapped there.
@@ -163,7 +164,7 @@ def _write_table(
     )
     for name, value in (head or {}).items():
         if name != "schema" and not _holds_rows(value):
-            console.print(f"{name}: {cell(value, name)}")
+            console.print(f"{visible(name)}: {cell(value, name)}")
     console.print(table)
 
 
@@ -192,4 +193,4 @@ def cell(value: Any, name: str = "") -> str:
         case list() | tuple():
             return " ".join(cell(inner, name) for inner in value)
         case _:
-            return str(value)
+            return visible(str(value))

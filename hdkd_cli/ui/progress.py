@@ -28,6 +28,7 @@ from hdkd_cli.training.events import (
     StepLogged,
     WeightsUpdated,
 )
+from hdkd_cli.ui.console import visible
 
 STEEPEST = 4
 """Derivatives that the live view names."""
@@ -99,7 +100,7 @@ class PlainProgress:
                 self._say(f"{event.status} at step {event.step} after {duration(event.seconds)}")
 
     def _say(self, line: str) -> None:
-        self._write(line)
+        self._write(visible(line))
         self._quiet_since = time.monotonic()
 
     def _position(self, event: StepLogged) -> str:
@@ -146,7 +147,7 @@ class LiveProgress:
                 for line in opening_lines(event):
                     self._console.print(line, highlight=False)
             case Noted():
-                self._console.print(f"note: {event.text}", highlight=False)
+                self._console.print(visible(f"note: {event.text}"), highlight=False)
             case StepLogged():
                 self._logged = event
             case WeightsUpdated():

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from hdkd_cli.ui.console import Talk
+from hdkd_cli.ui.console import Talk, visible
 
 
 def test_messages_are_printed_as_they_are_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,3 +46,24 @@ def test_patience_is_asked_for_only_when_it_takes_long(capsys: pytest.CaptureFix
         while not (said := capsys.readouterr().err):
             time.sleep(0.01)
     assert said == "note: slow …\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ünïcode 日本 ✓", "plain ünïcode 日本 ✓"),
+        ("\x1b[2J\x07\x7f", "\\x1b[2J\\x07\\x7f"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\u202eb\u2066c\u200e", "a\\u202eb\\u2066c\\u200e"),
+        ("a\nb\rc\u2028d", "a\\nb\\rc\\u2028d"),
+        ("\udcff", "\\udcff"),
+        ("👩\u200d🔬", "👩\u200d🔬"),
+    ],
+)
+def test_nothing_acts_on_a_terminal(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_only_lines_of_our_own_are_broken() -> None:
+    assert visible("2 are wrong:\n  a\n  b", lines=True) == "2 are wrong:\n  a\n  b"
+    assert visible("x\nerror: forged", lines=True) == "x\\nerror: forged"
