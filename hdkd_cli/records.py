@@ -49,6 +49,8 @@ class RunInfo(Record):
     """When, in UTC."""
     launch: str | None = None
     """The job that made it, where several processes train together."""
+    origin: dict[str, str] = {}
+    """Key of a setting → the layer that set it when the run was made."""
     status: str
     """created, running, finished, interrupted, diverged or failed."""
     exit_code: int | None = None

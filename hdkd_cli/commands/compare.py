@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from hdkd_cli.evaluation.compare import Answers
     from hdkd_cli.evaluation.policy import ExitPolicy
     from hdkd_cli.evaluation.scores import Scores
-    from hdkd_cli.records import Comparison
     from hdkd_cli.runs.folder import RunFolder
 
 COLUMNS = (
@@ -29,7 +28,6 @@ COLUMNS = (
     "seeds_t_low_pct", "seeds_t_high_pct", "seeds_bootstrap_low_pct", "seeds_bootstrap_high_pct",
     "p_holm", "verdict", "verdict_over",
 )  # fmt: skip
-EVERY = 8  # of 33 budgets a table shows five
 
 
 def compare(
@@ -75,8 +73,8 @@ def compare(
     test.
     """
     from hdkd_cli.evaluation.budget import parse_budget
+    from hdkd_cli.evaluation.compare import brief, refuse_nothing_to_compare
     from hdkd_cli.evaluation.compare import compare as compare_answers
-    from hdkd_cli.evaluation.compare import refuse_nothing_to_compare
 
     files = scores or []
     if len(runs or ()) + len(files) < 2:
@@ -96,8 +94,8 @@ def compare(
     for note in record.notes:
         talk.note(note)
     refuse_nothing_to_compare(record)
-    if not budget and (form == "table" or (form is None and sys.stdout.isatty())):
-        record = _brief(record)
+    if form == "table" or (form is None and sys.stdout.isatty()):
+        record = brief(record)
     emit(record, form, columns=COLUMNS)
 
 
@@ -178,13 +176,3 @@ def _geometric(
         scores, combination="single", confidence="max-prob", temperature=False, budgets_macs=()
     )
     return {"geometric": policy}
-
-
-def _brief(record: Comparison) -> Comparison:
-    """The record with five of the 33 budgets: a table for people has no room for all."""
-    shown, budgets = [], 0
-    for one in record.differences:
-        budgets = 0 if one.budget_macs is None else budgets + 1
-        if budgets == 0 or budgets % EVERY == 1:
-            shown.append(one)
-    return record.model_copy(update={"differences": tuple(shown)})

@@ -63,16 +63,13 @@ def report(
 
         require_matplotlib()
 
-    from hdkd_cli.ui.report.content import read_run
+    from hdkd_cli.ui.report.read import read_runs
 
     def scores(run: RunFolder) -> Scores:
         return scores_of(run, "test", data_dir=data_dir, device=device, batch_size=batch_size)
 
-    letters = ascii_uppercase if len(runs) > 1 else [None]
     folders = [open_run(name) for name in runs]
-    contents = [
-        read_run(folder, scores, letter) for folder, letter in zip(folders, letters, strict=False)
-    ]
+    contents = read_runs(folders, scores)
     if plain:
         from hdkd_cli.ui.report.plain import write_plain
 

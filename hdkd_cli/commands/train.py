@@ -111,7 +111,7 @@ def train(
             if ranks.first:
                 sys.stdout.write(to_toml(resolved.settings, resolved.origin))
             return
-        run, again = _folder(runs_dir, Path(chosen).stem, resolved.settings, name, ranks)
+        run, again = _folder(runs_dir, Path(chosen).stem, resolved, name, ranks)
         _run(_Job(run, resolved.settings, data, where, again), ranks, tensorboard)
 
 
@@ -152,13 +152,14 @@ def _checked(
 
 
 def _folder(
-    runs_dir: Path, label: str, settings: Settings, name: str | None, ranks: Ranks
+    runs_dir: Path, label: str, resolved: Resolved, name: str | None, ranks: Ranks
 ) -> tuple[RunFolder, bool]:
     """The run's folder, named by the first rank, and whether this job has been in it before."""
     from hdkd_cli.runs.folder import RunFolder
     from hdkd_cli.training.distributed import Launch
 
     launch = Launch.of_environment()
+    settings = resolved.settings
 
     def named() -> tuple[RunFolder, bool]:
         if not ranks.first:
@@ -167,7 +168,10 @@ def _folder(
         if launch and earlier and _goes_on(launch, earlier, settings):
             return earlier, True
         job = launch.id if launch else None
-        return RunFolder.create(runs_dir, label, settings, name=name, launch=job), False
+        made = RunFolder.create(
+            runs_dir, label, settings, name=name, launch=job, origin=resolved.origin
+        )
+        return made, False
 
     run, again = ranks.together(named)
     return RunFolder(Path(ranks.text(str(run.path)))), again

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from statistics import stdev
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +21,26 @@ from numpy.typing import NDArray
 from hdkd_cli.choices import CompareBy, Verdict
 from hdkd_cli.errors import BudgetError, ScoresError
 from hdkd_cli.evaluation.bootstrap import LEVEL, RESAMPLES, paired_difference
-from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.paired import SeedDifference, holm, over_seeds
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
-from hdkd_cli.evaluation.table import ExitTable, tabulate
+from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.records import (
     ComparedSide,
     Comparison,
     Difference,
     Incomparable,
     Level,
+    Measure,
 )
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.schema import METHODS, Settings
 
+M = TypeVar("M", bound=Measure)
+
 BUDGETS = 33  # equally spaced, from the first exit's cost to the last's
+EVERY = 8  # of these a table shows five
 # Runs that differ in these alone are the same experiment.
 _NOT_THE_EXPERIMENT = frozenset(
     {"training.seed", "training.device", "data.root", "data.download", "data.workers"}
@@ -58,8 +62,9 @@ class Curve:
     correct_PN: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, policy: ExitPolicy, table: ExitTable) -> Curve:
-        """The curve of ``policy`` on a table that was read through it."""
+    def of(cls, policy: ExitPolicy, scores: Scores) -> Curve:
+        """The curve of ``policy`` on ``scores``."""
+        table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
         prediction_PN = simulate(table, threshold_array(policy.points)).prediction_PN
         return cls(policy, table.correct_KN[0], prediction_PN == table.labels_N)
 
@@ -116,24 +121,18 @@ class Answers:
         seed: int | None = None,
     ) -> Answers:
         """Reduce ``scores`` to what exits and ``policies`` get right."""
-        single = fixed_combination("single", scores.macs_K)
-        alone = tabulate(scores, single, (1.0,) * scores.num_exits, "max-prob")
+        correct_KN = scores.logits_KNC.argmax(-1).eq(scores.labels_N).numpy()
         return cls(
             name=name,
             method=method,
             seed=seed,
             run=run,
             meta=scores.meta,
-            labels_sha256=hashlib.sha256(alone.labels_N.tobytes()).hexdigest(),
+            labels_sha256=hashlib.sha256(scores.labels_N.numpy().tobytes()).hexdigest(),
             num_classes=scores.num_classes,
             macs_K=scores.macs_K,
-            correct_KN=alone.correct_KN,
-            curves={
-                policy_name: Curve.of(
-                    p, tabulate(scores, p.combination, p.temperatures, p.confidence)
-                )
-                for policy_name, p in policies.items()
-            },
+            correct_KN=correct_KN,
+            curves={key: Curve.of(policy, scores) for key, policy in policies.items()},
         )
 
 
@@ -243,6 +242,24 @@ def unlike(first: Answers, other: Answers) -> str | None:
     return None if ours == theirs else "other images of the split"
 
 
+def brief(comparison: Comparison) -> Comparison:
+    """The comparison with every eighth of a grid of 33 budgets: what a table has room for."""
+    return comparison.model_copy(
+        update={
+            "differences": _some(comparison.differences),
+            "sides": tuple(
+                side.model_copy(update={"levels": _some(side.levels)}) for side in comparison.sides
+            ),
+        }
+    )
+
+
+def _some(measures: Sequence[M]) -> tuple[M, ...]:
+    """``measures`` without most budgets of every run of 33 of them."""
+    grids = [list(group) for _, group in groupby(measures, lambda one: one.budget_macs is not None)]
+    return tuple(chain(*(grid[:: EVERY if len(grid) == BUDGETS else 1] for grid in grids)))
+
+
 def refuse_nothing_to_compare(comparison: Comparison) -> None:
     """A comparison needs two sides.
 
@@ -317,7 +334,7 @@ def _measures(
         yield _Measure(f"exit {k}", exit=k)
     everywhere = set.intersection(*(set(run.curves) for run in runs))
     notes += [
-        f"policy {name} is not compared: not all of the runs have it"
+        f"Policy {name} is not compared: not all of the runs have it"
         for name in sorted(set().union(*(run.curves for run in runs)) - everywhere)
     ]
     low, high = max(run.macs_K[0] for run in runs), min(run.macs_K[-1] for run in runs)

@@ -56,6 +56,7 @@ class RunFolder:
         *,
         name: str | None = None,
         launch: str | None = None,
+        origin: Mapping[str, str] | None = None,
     ) -> RunFolder:
         """Make a new run folder; two runs made in one second do not collide.
 
@@ -65,6 +66,7 @@ class RunFolder:
             settings: What the run will do.
             name: Folder name instead of ``<preset>-s<seed>-<utc time>``.
             launch: Names the job that makes it; see ``of_launch``.
+            origin: Key of a setting → the layer that set it.
 
         Raises:
             UsageError: ``name`` exists already, or is no plain folder name.
@@ -97,6 +99,7 @@ class RunFolder:
                 "seed": settings.training.seed,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "launch": launch,
+                "origin": dict(origin or {}),
                 "status": "created",
                 "exit_code": None,
                 "argv": sys.argv,

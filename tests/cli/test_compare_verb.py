@@ -86,7 +86,7 @@ def test_score_files_and_what_cannot_be_compared(
     assert app.run(["compare", str(trained), "--scores", str(kept)]) == 0
     record = json.loads(capsys.readouterr().out)
     assert len(record["differences"]) == 3
-    assert record["notes"] == ["policy geometric is not compared: not all of the runs have it"]
+    assert record["notes"] == ["Policy geometric is not compared: not all of the runs have it"]
     assert app.run(["compare", str(trained), "--scores", str(elsewhere)]) == 3
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_runs import SMALL
 
 from hdkd_cli import app
 
@@ -19,7 +20,7 @@ def test_page_figures_and_path(trained: Path, tmp_path: Path, capsys: ANY) -> No
     captured = capsys.readouterr()
     assert captured.out == f"{page}\n"
     html = page.read_text()
-    assert html.count("data:image/png;base64,") > 6  # digits, easy and hard
+    assert html.count('<img src="data:image/png;base64,') > 6  # digits, easy and hard
     assert "Easy and hard images" in html
     assert (page.parent / "mine-figures" / "accuracy-against-cost.png").exists()
     assert not list(page.parent.glob(".*"))  # nothing half-written is left
@@ -37,7 +38,7 @@ def test_default_place_stdin_and_images_that_are_gone(
     html = (trained / "reports" / "report.html").read_text()
     assert "The test images cannot be used" in html
     assert "No easy and hard images" in html
-    assert "data:image/png" not in html
+    assert '<img src="data:image/png' not in html
     assert (tmp_path / "figures" / "reliability.csv").exists()
     assert not (trained / "reports" / "report-figures").exists()
 
@@ -75,3 +76,15 @@ def test_what_cannot_be_done(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err
+
+
+def test_settings_know_their_layer_though_the_preset_was_a_file(
+    tmp_path: Path, capsys: ANY
+) -> None:
+    assert app.run(["presets", "copy", "digits", str(tmp_path / "mine.toml")]) == 0
+    small = ["--name", "toml", "--runs-dir", str(tmp_path), *SMALL[1:]]
+    assert app.run(["train", str(tmp_path / "mine.toml"), *small]) == 0
+    assert app.run(["report", str(tmp_path / "toml"), "-o", str(tmp_path / "r.html")]) == 0
+    html = (tmp_path / "r.html").read_text()
+    assert "<td>unknown</td>" not in html
+    assert html.count("<td>--set</td>") == 8

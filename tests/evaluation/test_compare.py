@@ -99,7 +99,7 @@ def test_a_policy_that_some_lack_is_told_not_compared() -> None:
     a, b = answers("a", right(0.5, 0.7), policy=True), answers("b", right(0.5, 0.7))
     record = compare([a, b])
     assert {one.policy for one in record.differences} == {None}
-    assert record.notes == ("policy geometric is not compared: not all of the runs have it",)
+    assert record.notes == ("Policy geometric is not compared: not all of the runs have it",)
 
 
 def test_methods_are_paired_by_seed() -> None:

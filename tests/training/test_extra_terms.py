@@ -18,7 +18,7 @@ from hdkd_cli.training.session import run_training
 from hdkd_cli.ui.progress import LiveProgress
 from hdkd_cli.ui.report.drawing import drawn
 from hdkd_cli.ui.report.history import read_history
-from hdkd_cli.ui.report.history_figures import history_figures
+from hdkd_cli.ui.report.training_figures import training_figures
 
 
 class Calm(TermGroup):
@@ -89,7 +89,7 @@ def test_a_term_from_outside_is_trained_learned_shown_and_reported(tmp_path):
     history = read_history(run)
     assert [term.kind for term in history.terms[-2:]] == ["calm", "apart"]
     assert history.num_exits == 3
-    curves = next(figure for figure in history_figures(history, learned=True))
+    curves = next(figure for figure in training_figures(history, learned=True))
     assert curves.columns[-1] == "apart"
     assert "calm" in drawn(curves).svg
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from hdkd_cli.ui.report.history_figures import history_figures
 from rich.console import Console
 from small_runs import changed, small_settings
 
@@ -19,7 +20,6 @@ from hdkd_cli.training.session import check, run_training
 from hdkd_cli.ui.progress import LiveProgress, PlainProgress
 from hdkd_cli.ui.report.drawing import drawn
 from hdkd_cli.ui.report.history import read_history
-from hdkd_cli.ui.report.history_figures import history_figures
 
 CPU = torch.device("cpu")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import Settings
-from hdkd_cli.ui.report.content import RunContent, read_run
+from hdkd_cli.ui.report.read import RunContent, read_runs
 
 CHECKPOINT = "c" * 64
 
@@ -67,11 +68,12 @@ def make_run(
     ]  # fmt: skip
     for record in range(1, records + 1):
         weights = [1 + 0.01 * record * t for t in range(len(terms.names))]
-        events.append({"event": "step", "step": 20 * record, "weights_T": weights})
+        losses = [2.0 / record + 0.1 * t for t in range(len(terms.names))]
+        step = {"step": 20 * record, "weights_T": weights, "terms_T": losses, "images_per_s": 64.0}
+        events.append({"event": "step", **step})
     if records:
-        top1 = [50.0, 60.0, 70.5]
-        events.append({"event": "evaluated", "step": 20 * records, "top1_pct_K": top1})
-        events.append({"event": "run_ended", "seconds": 61.0})
+        val = {"top1_pct_K": [50.0, 60.0, 70.5], "nll_K": [1.5, 1.2, 0.9], "seconds": 1.0}
+        events.append({"event": "evaluated", "step": 20 * records, **val})
         run.metrics.write_text("".join(f"{json.dumps(event)}\n" for event in events))
     if policy:
         fitted = calibrate_geometric(
@@ -82,8 +84,18 @@ def make_run(
     return run
 
 
-def content_of(
-    run: RunFolder, letter: str | None = None, *, gain: float = 1.0, seed: int = 0
-) -> RunContent:
-    """What a report reads from such a run."""
-    return read_run(run, lambda _: make_scores("test", gain=gain, seed=seed), letter)
+def contents_of(*runs: RunFolder, gains: Sequence[float] = ()) -> list[RunContent]:
+    """What a report reads from such runs; ``gains`` are those that they were made with."""
+    gain = dict(zip((run.path for run in runs), gains, strict=False))
+
+    def scores(run: RunFolder) -> Scores:
+        seed = run.settings().training.seed
+        return make_scores("test", gain=gain.get(run.path, 1.0), seed=seed)
+
+    return read_runs(runs, scores)
+
+
+def content_of(run: RunFolder) -> RunContent:
+    """The same of one run."""
+    (content,) = contents_of(run)
+    return content

@@ -3,21 +3,22 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from report_runs import content_of, make_run, make_scores
+from report_runs import content_of, contents_of, make_run, make_scores
 
+from hdkd_cli.errors import ArtifactError
 from hdkd_cli.evaluation.calibration import calibrate_risk
-from hdkd_cli.ui.report.content import RunContent, read_run
 from hdkd_cli.ui.report.drawing import PALETTE, css_colours, drawn, exit_colours
 from hdkd_cli.ui.report.figures import Line, lines, run_figures, shared_figures
 from hdkd_cli.ui.report.gallery import ExitPictures, Picture
-from hdkd_cli.ui.report.page import page
 from hdkd_cli.ui.report.plain import chart, write_plain
-from hdkd_cli.ui.report.write import write_report
+from hdkd_cli.ui.report.read import RunContent, read_runs
+from hdkd_cli.ui.report.write import page, write_report
 
 pytest.importorskip("matplotlib")
 
@@ -142,7 +143,7 @@ def test_numbers_are_those_of_the_records(single: tuple[RunContent, str, Path]) 
     for point in content.evaluation.curves[0].record["points"]:
         shares = " ".join(f"{100 * share:.1f}" for share in point["exit_share"])
         assert [f"{point['macs'] / 1e6:.2f} M", f"{point['top1_pct']:.2f}", shares] in rows
-    assert ["model.exits", "3", "given for this run"] in rows
+    assert ["model.exits", "3", "unknown"] in rows
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -154,7 +155,8 @@ def test_every_figure_comes_with_its_data(single: tuple[RunContent, str, Path]) 
     content, html, figures = single
     stems = {path.stem for path in figures.iterdir()}
     assert stems == {
-        "accuracy-against-cost", "exit-shares-geometric", "reliability", "validation-accuracy",
+        "accuracy-against-cost", "exit-shares-geometric", "reliability", "confusion",
+        "validation-accuracy", "losses",
         "weights-matrix", "weights-moments", "weights-over-training",
     }  # fmt: skip
     assert html.count("<svg") == len(stems)
@@ -239,7 +241,7 @@ def test_a_run_without_anything(tmp_path: Path) -> None:
     from test_report_content import unavailable
 
     run = make_run(tmp_path / "run", records=0, policy=False, status="created")
-    content = read_run(run, unavailable)  # type: ignore[arg-type]
+    (content,) = read_runs([run], unavailable)  # type: ignore[arg-type]
     seen = Outline(written([content], tmp_path)[0])
     assert "There are no test scores yet." in seen.text
     assert "Settings" in [text for _, text in seen.headings]
@@ -264,7 +266,7 @@ def test_published_points_stand_beside_exactly_their_network(tmp_path: Path) -> 
     for growth, shown in ((16, True), (12, False)):
         sections = {"data": {"name": "imagenet", "root": "x"}, "model": model | {"growth": growth}}
         run = make_run(tmp_path / f"g{growth}", policy=False, records=0, sections=sections)
-        content = read_run(run, lambda _: make_scores("test", exits=5))
+        (content,) = read_runs([run], lambda _: make_scores("test", exits=5))
         (figure,) = shared_figures([content])
         published = [row for row in figure.rows if row[0].startswith("published: joint")]
         expected = [56.64, 65.14, 68.42, 69.77, 71.34] if shown else []
@@ -275,22 +277,60 @@ def test_published_points_stand_beside_exactly_their_network(tmp_path: Path) -> 
 
 
 def test_runs_side_by_side(tmp_path: Path) -> None:
-    runs = [
-        content_of(make_run(tmp_path / "a"), "A"),
-        content_of(make_run(tmp_path / "b"), "B"),
-        content_of(make_run(tmp_path / "c", seed=1, gain=3), "C", gain=3, seed=1),
-    ]
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)
+    c = make_run(tmp_path / "c", gain=3, sections={"weights": {"learned": False}})
+    runs = contents_of(a, b, c, gains=(1, 1, 3))
     seen = Outline(page(runs, [], [[]] * 3, [()] * 3))
     titles = [text for _, text in seen.headings]
-    same = titles.index("B · digits s0 compared with A · digits s0")
-    assert same < titles.index("C · digits s1 compared with A · digits s0")
-    assert "2 seeds of the same settings" in titles  # A and B are one
+    same = titles.index("B · b compared with A · a")
+    assert same < titles.index("C · c compared with A · a")
+    assert "naive-dkd compared with hdkd" in titles
+    assert "2 seeds of hdkd" in titles
     labels = [line.name for line in lines([(run, run.evaluation) for run in runs])]
-    assert labels[2] == "B · digits s0: every image leaves at exit k"
+    assert labels[2] == "B · b: every image leaves at exit k"
     verdicts = [row[-1] for row in seen.rows if row[-1] in ("within noise", "higher", "lower")]
-    assert verdicts == ["within noise"] * 9 + ["higher"] * 9
-    assert ["training.seed", "0", "0", "1"] in seen.rows
-    assert {"Run A · digits s0", "Run B · digits s0", "Run C · digits s1"} <= set(titles)
+    assert verdicts[9:18] == ["higher"] * 9
+    assert ["training.seed", "0", "1", "0"] in seen.rows
+    assert {"Run A · a", "Run B · b", "Run C · c"} <= set(titles)
+
+
+def test_runs_on_other_images_stand_side_by_side_without_a_verdict(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name) for name in "ab"]
+    scores = make_scores("test")
+    contents = read_runs(
+        runs, lambda run: replace(scores, meta={**scores.meta, "dataset": run.path.name})
+    )
+    seen = Outline(page(contents, [], [[]] * 2, [()] * 2))
+    assert "B · b is not compared with A · a" in [text for _, text in seen.headings]
+    assert "another data set (b, not a)" in seen.text
+    assert "within noise" not in seen.text
+
+
+def test_a_page_is_not_overwritten_by_an_empty_one(tmp_path: Path) -> None:
+    from test_report_content import unavailable
+
+    run = make_run(tmp_path / "run")
+    before, _ = written([content_of(run)], tmp_path)
+    (empty,) = read_runs([run], unavailable)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="has no complete checkpoint") as refused:
+        written([empty], tmp_path)
+    assert refused.value.hint is not None
+    assert (tmp_path / "out" / "r.html").read_text() == before
+
+
+def test_losses_classes_and_confusion(single: tuple[RunContent, str, Path]) -> None:
+    content, html, figures = single
+    losses = read_csv(figures / "losses.csv")
+    assert [row["split"] for row in losses] == ["train"] * 8 + ["val"]
+    assert float(losses[0]["exit_2_nats"]) == pytest.approx(2.1)
+    assert float(losses[-1]["exit_3_nats"]) == 0.9
+    cells = read_csv(figures / "confusion.csv")
+    assert sum(int(cell["images"]) for cell in cells) == 300
+    right = sum(int(cell["images"]) for cell in cells if cell["class"] == cell["taken_for"])
+    assert content.evaluation is not None
+    last = content.evaluation.anytime["exits"][-1]["top1_pct"]
+    assert 100 * right / 300 == pytest.approx(last)
+    assert "All 5 classes at the last exit, worst first" in html
 
 
 def test_a_guarantee_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,10 +352,8 @@ def test_a_guarantee_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_plain_has_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [
-        content_of(make_run(tmp_path / "a"), "A"),
-        content_of(make_run(tmp_path / "c", seed=1, gain=3), "C", gain=3, seed=1),
-    ]
+    a, c = make_run(tmp_path / "a"), make_run(tmp_path / "c", seed=1, gain=3)
+    runs = contents_of(a, c, gains=(1, 3))
     write_plain(runs)
     out = capsys.readouterr().out
     shown = out.splitlines()
@@ -334,7 +372,7 @@ def test_plain_has_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str
         )
     assert "kd[3->2]" in out
     assert "higher" in out
-    assert "seeds of the same settings" in out
+    assert "2 seeds of hdkd" in out
 
 
 def test_the_chart_puts_points_where_they_belong() -> None:

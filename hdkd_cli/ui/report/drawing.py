@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from hdkd_cli.errors import UsageError
@@ -93,6 +94,7 @@ def require_matplotlib() -> None:
         UsageError: matplotlib is not installed.
     """
     try:
+        import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError:
         raise UsageError(
@@ -125,7 +127,7 @@ def drawn(figure: Figure) -> Drawing:
 
 
 def inline_svg(drawing: Drawing, colours: Mapping[str, tuple[str, str]]) -> str:
-    """The drawing as an SVG element of a page, its colours CSS variables.
+    """The drawing as an SVG element of a page, its colours CSS variables, with a text for readers.
 
     Args:
         drawing: The drawing.
@@ -137,7 +139,8 @@ def inline_svg(drawing: Drawing, colours: Mapping[str, tuple[str, str]]) -> str:
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # HTML knows these
     svg = re.sub(r'(id="|"#|url\(#)', rf"\g<1>{drawing.figure.name}-", svg)  # unique on the page
     names = {light: name for name, (light, _) in colours.items()}
-    return re.sub("|".join(names), lambda found: f"var(--{names[found[0]]})", svg)
+    svg = re.sub("|".join(names), lambda found: f"var(--{names[found[0]]})", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(drawing.figure.alt)}" ', 1)
 
 
 def css_colours(exit_counts: Iterable[int]) -> dict[str, tuple[str, str]]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hdkd_cli.ui.report.content import BudgetCurve, Evaluation, RunContent, printable
 from hdkd_cli.ui.report.drawing import (
     DASHES,
     INK,
@@ -25,13 +24,15 @@ from hdkd_cli.ui.report.drawing import (
     rows_of,
     small_multiples,
 )
-from hdkd_cli.ui.report.history_figures import history_figures
 from hdkd_cli.ui.report.published import Network, published_for
+from hdkd_cli.ui.report.read import BudgetCurve, Evaluation, RunContent, printable
+from hdkd_cli.ui.report.training_figures import training_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-COST = "multiply-accumulates an image (M)"
+COST = "multiply-accumulates per image (M)"
+MOST_CLASSES = 40  # that a matrix has room for
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def shared_figures(runs: Sequence[RunContent]) -> Iterator[Figure]:
 def run_figures(run: RunContent, prefix: str) -> Iterator[Figure]:
     """Figures of one run; ``prefix`` starts their names."""
     figures = [
-        *_of_evaluation(run.evaluation),
-        *history_figures(run.history, run.settings.weights.learned),
+        *_of_evaluation(run),
+        *training_figures(run.history, run.settings.weights.learned),
     ]
     for figure in figures:
         yield replace(figure, name=prefix + figure.name)
@@ -98,7 +99,7 @@ def _published_lines(network: Network, macs_K: Sequence[float]) -> list[Line]:
     for number, method in enumerate(network.methods):
         style = {"color": MUTED, "linewidth": 0.9, "markersize": 6, "marker": "+x1234|"[number]}
         name = f"published: {method.method}"
-        points = tuple(zip(costs, method.top1_pct_K, strict=True))
+        points = tuple(zip(costs, method.top1_pct, strict=True))
         found.append(Line(name, points, style | {"linestyle": "none"}))
         if method.budgeted:
             dotted = style | {"linestyle": DASHES[2]}
@@ -113,11 +114,11 @@ def _accuracy_against_cost(runs: Sequence[tuple[RunContent, Evaluation]]) -> Fig
         "exit, 1, 2, … from left to right. Lines: images leave early, each point of a policy with "
         "its own thresholds, none of them fitted on test images."
     )
-    networks = {}
-    for run, evaluation in runs:
-        network = published_for(run.settings)
-        if network is not None:
-            networks[network.source] = network, evaluation.table.macs_K
+    networks = {
+        network.source: (network, evaluation.table.macs_K)
+        for run, evaluation in runs
+        if (network := published_for(run.settings)) is not None
+    }
     for network, macs_K in networks.values():
         series += _published_lines(network, macs_K)
         caption += (
@@ -155,12 +156,14 @@ def _accuracy_against_cost(runs: Sequence[tuple[RunContent, Evaluation]]) -> Fig
     )
 
 
-def _of_evaluation(evaluation: Evaluation | None) -> Iterator[Figure]:
-    if evaluation is None:
+def _of_evaluation(run: RunContent) -> Iterator[Figure]:
+    if run.evaluation is None:
         return
-    for curve in evaluation.curves:
+    for curve in run.evaluation.curves:
         yield _exit_shares(curve)
-    yield _reliability(evaluation)
+    yield _reliability(run.evaluation)
+    if len(run.classes) <= MOST_CLASSES:
+        yield _confusion(run.evaluation, run.classes)
 
 
 def _exit_shares(curve: BudgetCurve) -> Figure:
@@ -252,6 +255,45 @@ def _reliability(evaluation: Evaluation) -> Figure:
         ),
         draw=draw,
         height=0.5 + 1.65 * rows_of(len(exits)),
+    )
+
+
+def _confusion(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
+    from hdkd_cli.evaluation.per_class import confusion
+
+    count_CC = confusion(
+        evaluation.table.labels_N, evaluation.table.prediction_KN[-1], len(classes)
+    )
+    share_CC = 100 * count_CC / np.maximum(1, count_CC.sum(axis=1, keepdims=True))
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        mesh = axes.pcolormesh(share_CC, cmap="cividis", vmin=0, vmax=100)
+        ticks = [c + 0.5 for c in range(len(classes))]
+        axes.set_xticks(ticks, classes, rotation=90)
+        axes.set_yticks(ticks, classes)
+        axes.tick_params(length=0, labelsize=min(9.0, 150 / len(classes)))
+        axes.set(aspect="equal", ylim=(len(classes), 0), xlabel="taken for", ylabel="true class")
+        axes.grid(False)
+        canvas.colorbar(mesh, ax=axes, shrink=0.7, label="images of the class (%)")
+
+    wrong_CC = count_CC - np.diag(count_CC.diagonal())
+    true, taken = divmod(int(wrong_CC.argmax()), len(classes))
+    return Figure(
+        name="confusion",
+        section="leaving",
+        title="What is taken for what",
+        caption="Test images at the last exit: rows are true classes, columns what they were "
+        "taken for. A row sums to 100 %.",
+        alt=f"Confusion matrix of {len(classes)} classes. Most frequent mistake: "
+        f"{wrong_CC[true, taken]} images of {classes[true]} taken for {classes[taken]}.",
+        columns=("class", "taken_for", "images", "pct_of_class"),
+        rows=tuple(
+            (classes[t], classes[p], int(count_CC[t, p]), float(share_CC[t, p]))
+            for t, p in np.ndindex(count_CC.shape)
+        ),
+        draw=draw,
+        height=4.4,
     )
 
 

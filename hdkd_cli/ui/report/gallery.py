@@ -12,7 +12,7 @@ from PIL import Image
 
 from hdkd_cli.data import ImageData
 from hdkd_cli.data.order import Request
-from hdkd_cli.ui.report.content import BudgetCurve
+from hdkd_cli.ui.report.read import BudgetCurve
 
 PICTURES = 6  # of each kind at an exit
 LARGEST = 96  # pixels a side; larger ones are reduced

@@ -1,11 +1,13 @@
-"""What a run's log says about its training: loss weights and validation accuracy over time.
+"""What a run's log says about its training.
 
-K exits, T terms, S log records, E evaluations, U updates of the weights.
+K exits, T loss terms, S log records, E evaluations, U updates of the weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,33 +25,47 @@ class History:
     Attributes:
         started: The record of its (last) beginning.
         terms: What each weight belongs to.
-        step_S: Optimiser steps behind each record.
-        weights_ST: Loss weights then.
-        val_step_E: Optimiser steps behind each evaluation.
-        val_top1_pct_EK: Accuracy of each exit on the val split then.
-        update_step_U: Optimiser steps behind each update of the weights.
-        objective_U: The validation objective then; NaN where it was not finite.
-        hypergradient_UT: Its derivative by each weight then, likewise.
-        left_out: Updates that were not applied.
-        seconds: Training time, as far as it was recorded; None: not at all.
+        steps: The records of training steps.
+        evaluated: The records of evaluations on the val split.
+        updated: The records of updates of the weights.
     """
 
-    started: dict[str, Any]
+    started: Mapping[str, Any]
     terms: tuple[Term, ...]
-    step_S: NDArray[np.int64]
-    weights_ST: NDArray[np.float64]
-    val_step_E: NDArray[np.int64]
-    val_top1_pct_EK: NDArray[np.float64]
-    update_step_U: NDArray[np.int64]
-    objective_U: NDArray[np.float64]
-    hypergradient_UT: NDArray[np.float64]
-    left_out: int
-    seconds: float | None
+    steps: tuple[Mapping[str, Any], ...]
+    evaluated: tuple[Mapping[str, Any], ...]
+    updated: tuple[Mapping[str, Any], ...]
 
     @property
     def num_exits(self) -> int:
         """K."""
         return int(self.started["num_exits"])
+
+    @cached_property
+    def step_S(self) -> NDArray[np.int64]:
+        """Optimiser steps behind each record of training steps."""
+        return np.array([record["step"] for record in self.steps])
+
+    @cached_property
+    def weights_ST(self) -> NDArray[np.float64]:
+        """Loss weights then."""
+        return np.array([record["weights_T"] for record in self.steps])
+
+    @cached_property
+    def val_step_E(self) -> NDArray[np.int64]:
+        """Optimiser steps behind each evaluation."""
+        return np.array([record["step"] for record in self.evaluated], np.int64)
+
+    @cached_property
+    def losses_SK(self) -> NDArray[np.float64]:
+        """Cross-entropy with the labels on training images, mean over the stretch of a record."""
+        place_K = [t for t, term in enumerate(self.terms) if term.kind == "supervision"]
+        return np.array([record["terms_T"] for record in self.steps])[:, place_K]
+
+    def evaluated_EK(self, name: str) -> NDArray[np.float64]:
+        """One measurement of each exit at every evaluation."""
+        values = [record[name] for record in self.evaluated]
+        return np.array(values, np.float64).reshape(-1, self.num_exits)
 
     def matrix(self, record: int) -> NDArray[np.float64]:
         """Weights (K, K) of one record: [student, teacher], supervision on the diagonal, else NaN.
@@ -63,38 +79,35 @@ class History:
                 weights_KK[term.student - 1, (term.teacher or term.student) - 1] = weight
         return weights_KK
 
+    def seconds(self, batch_size: int) -> float:
+        """Time that the steps and evaluations took which led to the network, resumed or not.
+
+        A resume cuts the log back to its checkpoint, and with it how long the stretch took that
+        was lost; the speed of every stretch is in its record.
+        """
+        count_S = np.diff(self.step_S, prepend=0)
+        speed_S = np.array([record["images_per_s"] for record in self.steps])
+        of_steps = float((count_S * batch_size / speed_S).sum())
+        return of_steps + float(sum(record["seconds"] for record in self.evaluated))
+
 
 def read_history(run: RunFolder) -> History | None:
     """The run's history; None if nothing was logged yet.
 
     Raises:
-        ValueError, KeyError, TypeError: a line of the log is damaged, or of another version.
+        RunError: a line of the log is damaged.
+        KeyError, TypeError, ValueError: a record is of another version.
     """
-    if not run.metrics.exists():
-        return None
     records: dict[str, list[dict[str, Any]]] = {}
-    for record in read_metrics(run.metrics):
+    for record in read_metrics(run.metrics) if run.metrics.exists() else ():
         records.setdefault(record["event"], []).append(record)
-    steps, evaluated = records.get("step", []), records.get("evaluated", [])
+    steps = records.get("step", [])
     if not steps or "run_started" not in records:
         return None
     started = records["run_started"][-1]
-    updated = records.get("weights_updated", [])
-    ended = records.get("run_ended", [])
-    return History(
-        started=started,
-        terms=tuple(Term(**term) for term in started["terms"]),
-        step_S=np.array([r["step"] for r in steps]),
-        weights_ST=np.array([r["weights_T"] for r in steps]),
-        val_step_E=np.array([r["step"] for r in evaluated], np.int64),
-        val_top1_pct_EK=np.array([r["top1_pct_K"] for r in evaluated]).reshape(
-            -1, started["num_exits"]
-        ),
-        update_step_U=np.array([r["step"] for r in updated], np.int64),
-        objective_U=np.array([r["val_loss"] for r in updated], np.float64),  # None becomes NaN
-        hypergradient_UT=np.array([r["hypergradient_T"] for r in updated], np.float64).reshape(
-            -1, len(started["terms"])
-        ),
-        left_out=sum(not r["applied"] for r in updated),
-        seconds=sum(r["seconds"] for r in ended) if ended else None,
-    )
+    terms = tuple(Term(**term) for term in started["terms"])
+    evaluated, updated = records.get("evaluated", ()), records.get("weights_updated", ())
+    history = History(started, terms, tuple(steps), tuple(evaluated), tuple(updated))
+    if history.weights_ST.shape != (len(steps), len(terms)):
+        raise ValueError(f"records of {len(terms)} loss terms hold other numbers of weights")
+    return history

@@ -8,15 +8,20 @@ from itertools import cycle, pairwise
 
 import numpy as np
 
+from hdkd_cli.evaluation.compare import brief
 from hdkd_cli.ui.output import emit
-from hdkd_cli.ui.report.comparison import compare, differing_settings, seed_groups, spread
-from hdkd_cli.ui.report.content import RunContent, printable
-from hdkd_cli.ui.report.facts import ANYTIME_COLUMNS, BUDGET_COLUMNS, headline
+from hdkd_cli.ui.report.facts import ANYTIME_COLUMNS, BUDGET_COLUMNS, differing_settings, headline
 from hdkd_cli.ui.report.figures import Line, lines
+from hdkd_cli.ui.report.read import RunContent, comparisons, printable
 
 WIDTH, HEIGHT = 64, 18  # characters of a chart
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 40
+COMPARED = (
+    "other", "what", "first_pct", "other_pct", "difference_pct", "low_pct", "high_pct",
+    "seeds_t_low_pct", "seeds_t_high_pct", "p_holm", "verdict", "verdict_over",
+)  # fmt: skip
+LEVELS = ("what", "mean_pct", "deviation_pct", "min_pct", "max_pct")
 SHARES = "█▓▒░·▞▚#=+-"
 
 
@@ -35,15 +40,15 @@ def write_plain(runs: Sequence[RunContent]) -> None:
         _say("settings that set the runs apart")
         names = ("setting", *(run.label for run in runs))
         emit([dict(zip(names, row, strict=True)) for row in differing], "table")
-    for other in runs[1:]:
-        if runs[0].evaluation is not None and other.evaluation is not None:
-            compared = compare(runs[0].evaluation, other.evaluation)
-            paired = "" if compared[0].difference.paired else ", not paired: other test images"
-            _say(f"{other.label} compared with {runs[0].label} (95 % bootstrap{paired})")
-            emit([one.record() for one in compared], "table")
-    for group in seed_groups(runs):
-        _say(f"seeds of the same settings: {', '.join(run.label for run in group)}")
-        emit([one.record() for one in spread(group)], "table")
+    for comparison in map(brief, comparisons(runs)):
+        for one in comparison.incomparable:
+            _say(f"{one.name} is not compared with {comparison.first}: {one.reason}")
+        _say(f"compared with {comparison.first}, 95 % intervals")
+        emit([one.model_dump() for one in comparison.differences], "table", columns=COMPARED)
+        for side in comparison.sides:
+            if len(side.runs) > 1:
+                _say(f"{len(side.runs)} seeds of {side.name}: {', '.join(side.runs)}")
+                emit([one.model_dump() for one in side.levels], "table", columns=LEVELS)
 
 
 def chart(series: Sequence[Line]) -> list[str]:
@@ -60,7 +65,7 @@ def chart(series: Sequence[Line]) -> list[str]:
     drawn = [f"{labels.get(y, ''):>7} │{''.join(row).rstrip()}" for y, row in enumerate(grid)]
     ends = f"{left:.2f}"
     return [
-        "test accuracy (%) over mean multiply-accumulates an image (M)",
+        "test accuracy (%) over mean multiply-accumulates per image (M)",
         *drawn,
         f"{'':7} └{'─' * WIDTH}",
         f"{'':9}{ends}{right:>{WIDTH - len(ends)}.2f}",

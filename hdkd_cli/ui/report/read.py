@@ -1,15 +1,18 @@
-"""What a report says about a run: numbers and names out of its folder. Nothing is drawn here.
+"""What a report says about runs: numbers and words out of their folders. Nothing is drawn here.
 
-K exits, N samples, P operating points. What a run lacks is told, not raised, with the command that
-makes it.
+What a run lacks is told, not raised, with the command that makes it.
+K exits, N samples, P operating points, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from string import ascii_uppercase
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,25 +20,24 @@ from numpy.typing import NDArray
 from hdkd_cli.errors import ArtifactError, DataError, RunError
 from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.combination import fixed_combination
+from hdkd_cli.evaluation.compare import Answers, Curve, compare, method_names
 from hdkd_cli.evaluation.compatibility import check_policy
+from hdkd_cli.evaluation.per_class import confusion
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.evaluation.reliability import Reliability, reliability
 from hdkd_cli.evaluation.scores import Scores, read_scores
 from hdkd_cli.evaluation.simulate import Simulation, budget, simulate, threshold_array
 from hdkd_cli.evaluation.table import ExitTable, tabulate
+from hdkd_cli.records import Comparison
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.ui.report.history import History, read_history
 
+ScoresOf = Callable[[RunFolder], Scores]
 
-@dataclass(frozen=True)
-class Missing:
-    """Something that a report could show and this one does not.
 
-    Attributes:
-        what: What and why, a sentence.
-        command: What would make it, if a command does.
-    """
+class Missing(NamedTuple):
+    """Something that a report could show and this one does not: why, and what would make it."""
 
     what: str
     command: str | None = None
@@ -88,14 +90,21 @@ class Evaluation:
         table: Confidence (largest probability) and prediction of each exit alone.
         reliability_K: Their reliability diagrams.
         curves: One for each policy of the run; the one calibrated last comes first.
-        split_sha256: Which samples; None: unknown.
+        answers: The same, as comparisons read it.
     """
 
     anytime: Mapping[str, Any]
     table: ExitTable
     reliability_K: tuple[Reliability, ...]
     curves: tuple[BudgetCurve, ...]
-    split_sha256: str | None
+    answers: Answers
+
+    @cached_property
+    def confusion_CC(self) -> NDArray[np.int64]:
+        """Test images of each class (rows) by what the last exit takes them for (columns)."""
+        return confusion(
+            self.table.labels_N, self.table.prediction_KN[-1], self.answers.num_classes
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +113,7 @@ class RunContent:
 
     Attributes:
         folder: The run.
-        label: Its short name here.
+        label: Its short name here, unlike that of the others.
         info: Its run.json.
         settings: Its settings.
         history: Its training; None: nothing was logged.
@@ -125,6 +134,13 @@ class RunContent:
         """Where the run is, as text."""
         return printable(str(self.folder.path))
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the labels; numbers where run.json does not say."""
+        assert self.evaluation is not None
+        names = self.info.get("classes") or range(self.evaluation.answers.num_classes)
+        return tuple(printable(str(name)) for name in names)
+
 
 def printable(text: str) -> str:
     """``text`` in one line, without what no file can hold or no screen can show."""
@@ -132,36 +148,47 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else unknown for c in text)
 
 
-def read_run(
-    run: RunFolder, scores_of: Callable[[RunFolder], Scores], letter: str | None = None
-) -> RunContent:
-    """Read all there is to say about a run.
+def read_runs(folders: Sequence[RunFolder], scores_of: ScoresOf) -> list[RunContent]:
+    """Read all there is to say about runs.
 
     Args:
-        run: The run.
-        scores_of: Gives its test scores.
-        letter: What tells it from other runs in the same report.
+        folders: The runs.
+        scores_of: Gives the test scores of a run.
 
     Raises:
         RunError: settings.toml or run.json is missing or damaged.
         SettingsError: the settings are of another version.
     """
+    methods = method_names([folder.settings() for folder in folders])
+    letters = [f"{letter} · " for letter in ascii_uppercase] if len(folders) > 1 else [""]
+    return [
+        _read_run(folder, scores_of, letter, method)
+        for folder, letter, method in zip(folders, letters, methods, strict=False)
+    ]
+
+
+def _read_run(run: RunFolder, scores_of: ScoresOf, letter: str, method: str) -> RunContent:
     info, settings = run.info(), run.settings()
     missing: list[Missing] = []
     path = printable(str(run.path))
     if info.get("status") != "finished":
-        missing.append(
-            Missing(
-                f"The run is not finished (status: {info.get('status')}): "
-                "numbers are those of its newest checkpoint.",
-                f"hdkd train --resume {path}",
-            )
+        said = (
+            f"The run is not finished (status: {info.get('status')}): "
+            "numbers are those of its newest checkpoint."
         )
+        missing.append(Missing(said, f"hdkd train --resume {path}"))
     history = _history(run, missing)
-    evaluation = _evaluation(run, settings, scores_of, missing)
-    name = printable(f"{info.get('preset')} s{info.get('seed')}")
-    label = name if letter is None else f"{letter} · {name}"
+    label = letter + printable(_name(run, info, method))
+    evaluation = _evaluation(run, settings, scores_of, missing, label, method)
     return RunContent(run, label, info, settings, history, evaluation, tuple(missing))
+
+
+def _name(run: RunFolder, info: Mapping[str, Any], method: str) -> str:
+    """The name that a user gave the run; else its preset, method and seed."""
+    folder = run.path.resolve().name
+    preset, seed = info.get("preset"), info.get("seed")
+    automatic = rf"{re.escape(f'{preset}-s{seed}-')}\d{{8}}T\d{{6}}Z(-\d+)?"
+    return f"{preset} {method} s{seed}" if re.fullmatch(automatic, folder) else folder
 
 
 def _history(run: RunFolder, missing: list[Missing]) -> History | None:
@@ -171,42 +198,36 @@ def _history(run: RunFolder, missing: list[Missing]) -> History | None:
         missing.append(Missing(printable(f"The training log cannot be read ({problem}).")))
         return None
     if history is None:
-        missing.append(
-            Missing(
-                "Nothing was logged in training yet: no weights and no validation accuracy.",
-                f"hdkd train --resume {printable(str(run.path))}",
-            )
-        )
+        said = "Nothing was logged in training yet: no weights and no validation accuracy."
+        missing.append(Missing(said, f"hdkd train --resume {printable(str(run.path))}"))
     return history
 
 
 def _evaluation(
     run: RunFolder,
     settings: Settings,
-    scores_of: Callable[[RunFolder], Scores],
+    scores_of: ScoresOf,
     missing: list[Missing],
+    label: str,
+    method: str,
 ) -> Evaluation | None:
     path = printable(str(run.path))
     try:
         scores = _test_scores(run, scores_of, missing)
     except ArtifactError as problem:
-        missing.append(
-            Missing(printable(f"There are no test scores: {problem}."), f"hdkd eval-anytime {path}")
-        )
+        said = printable(f"There are no test scores: {problem}.")
+        missing.append(Missing(said, f"hdkd eval-anytime {path}"))
         return None
     single = fixed_combination("single", scores.macs_K)
-    temperatures = (1.0,) * scores.num_exits
-    bins = settings.evaluation.ece_bins
+    temperatures, bins = (1.0,) * scores.num_exits, settings.evaluation.ece_bins
     table = tabulate(scores, single, temperatures, "max-prob")
     curves = _curves(run, scores, missing)
     if not curves:
-        missing.append(
-            Missing(
-                "No exit policy: nothing can be said about budgets, about who leaves where, or "
-                "about easy and hard images.",
-                f"hdkd calibrate-thresholds {path}",
-            )
+        said = (
+            "No exit policy: nothing can be said about budgets, about who leaves where, or about "
+            "easy and hard images."
         )
+        missing.append(Missing(said, f"hdkd calibrate-thresholds {path}"))
     return Evaluation(
         anytime=anytime(scores, single, temperatures, ece_bins=bins, run=path).as_record(),
         table=table,
@@ -215,13 +236,22 @@ def _evaluation(
             for k in range(scores.num_exits)
         ),
         curves=curves,
-        split_sha256=scores.meta.get("split_sha256"),
+        answers=Answers(
+            name=label,
+            method=method,
+            seed=settings.training.seed,
+            run=path,
+            meta=scores.meta,
+            labels_sha256=hashlib.sha256(table.labels_N.tobytes()).hexdigest(),
+            num_classes=scores.num_classes,
+            macs_K=scores.macs_K,
+            correct_KN=table.correct_KN,
+            curves={c.name: Curve(c.policy, c.table.correct_KN[0], c.correct_PN) for c in curves},
+        ),
     )
 
 
-def _test_scores(
-    run: RunFolder, scores_of: Callable[[RunFolder], Scores], missing: list[Missing]
-) -> Scores:
+def _test_scores(run: RunFolder, scores_of: ScoresOf, missing: list[Missing]) -> Scores:
     """The run's test scores; where its images are gone, those it kept of the same checkpoint."""
     try:
         return scores_of(run)
@@ -240,28 +270,37 @@ def _test_scores(
 def _curves(run: RunFolder, scores: Scores, missing: list[Missing]) -> tuple[BudgetCurve, ...]:
     last = (run.policies / "last").resolve().stem
     names = sorted(path.stem for path in run.policies.glob("*.json"))
+    path = printable(str(run.path))
     found = []
     for name in sorted(names, key=lambda name: name != last):
         try:
             policy = read_policy(run.policies / f"{name}.json")
             check_policy(policy, scores, allow_mismatch=False)
         except ArtifactError as problem:
-            missing.append(
-                Missing(
-                    printable(f"Policy “{name}” is left out: {problem}."),
-                    f"hdkd calibrate-thresholds {printable(str(run.path))}",
-                )
-            )
+            said = printable(f"Policy “{name}” is left out: {problem}.")
+            missing.append(Missing(said, f"hdkd calibrate-thresholds {path}"))
             continue
         table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
         found.append(
             BudgetCurve(
                 name=name,
                 policy=policy,
-                record=budget(policy, scores, run=printable(str(run.path))).as_record(),
+                record=budget(policy, scores, run=path).as_record(),
                 table=table,
                 result=simulate(table, threshold_array(policy.points)),
                 chosen=policy.points.index(policy.select()),
             )
         )
     return tuple(found)
+
+
+def comparisons(runs: Sequence[RunContent]) -> list[Comparison]:
+    """Runs with test scores compared: each with the first; methods too, where seeds repeat."""
+    answers = [run.evaluation.answers for run in runs if run.evaluation is not None]
+    if len(answers) < 2:
+        return []
+    found = [compare(answers)]
+    by_method = compare(answers, by="method")
+    if any(len(side.runs) > 1 for side in by_method.sides):
+        found.append(by_method)
+    return found

@@ -1,6 +1,6 @@
 """The figures of a run's training, each with its numbers.
 
-K exits, T loss weights, S log records, E evaluations, U updates of the weights.
+K exits, T loss terms, S log records, E evaluations, U updates of the weights.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ LABELS = SERIES[1]  # what supervision is drawn in: unlike all colours of exits
 OTHERS = PALETTE["muted"][0]  # terms of other kinds
 
 
-def history_figures(history: History | None, learned: bool) -> Iterator[Figure]:
-    """Figures of a training run: its weights, if they are ``learned`` over time, and accuracy."""
+def training_figures(history: History | None, learned: bool) -> Iterator[Figure]:
+    """Figures of a training run: its weights, if they are ``learned`` over time; its progress."""
     if history is None:
         return
     if learned:
@@ -43,10 +43,12 @@ def history_figures(history: History | None, learned: bool) -> Iterator[Figure]:
     yield _weight_matrix(history, learned)
     if learned and len(history.step_S) > 1:
         yield _weight_moments(history)
-    if learned and len(history.update_step_U):
+    if learned and history.updated:
         yield _updates(history)
     if len(history.val_step_E):
         yield _validation(history)
+    if history.losses_SK.size:
+        yield _losses(history)
 
 
 def _weight_curves(history: History) -> Figure:
@@ -179,7 +181,10 @@ def _weight_moments(history: History) -> Figure:
 
 def _updates(history: History) -> Figure:
     names = [term.name for term in history.terms]
-    objective_U, step_U = history.objective_U, history.update_step_U
+    step_U = [record["step"] for record in history.updated]
+    objective_U = np.array([record["val_loss"] for record in history.updated], np.float64)
+    slope_UT = np.array([record["hypergradient_T"] for record in history.updated], np.float64)
+    left_out = sum(not record["applied"] for record in history.updated)
 
     def draw(canvas: Canvas) -> None:
         upper, lower = canvas.subplots(2, 1, sharex=True)
@@ -187,14 +192,14 @@ def _updates(history: History) -> Figure:
         mark: dict[str, Any] = {"marker": "."} if len(step_U) == 1 else {}
         upper.plot(step_U, objective_U, color=LABELS, linewidth=1, **mark)
         upper.set(ylabel="objective")
-        for term, slope_U in zip(history.terms, history.hypergradient_UT.T, strict=True):
+        for term, slope_U in zip(history.terms, slope_UT.T, strict=True):
             _, style = _drawn_as(term, colours)
             lower.plot(step_U, slope_U, linewidth=0.8, **style, **mark)
         lower.set(xlabel="optimiser steps", ylabel="derivative by weight")
 
     applied = f"{len(step_U):,} updates"
-    if history.left_out:
-        applied += f", {history.left_out:,} of them not applied"
+    if left_out:
+        applied += f", {left_out:,} of them not applied"
     return Figure(
         name="weights-updates",
         section="training",
@@ -205,10 +210,8 @@ def _updates(history: History) -> Figure:
         f"{objective_U[0]:.3f} to {objective_U[-1]:.3f}.",
         columns=("step", "objective", *(f"d_{name}" for name in names)),
         rows=tuple(
-            (int(step), float(value), *slopes.tolist())
-            for step, value, slopes in zip(
-                step_U, objective_U, history.hypergradient_UT, strict=True
-            )
+            (step, float(value), *slope_T.tolist())
+            for step, value, slope_T in zip(step_U, objective_U, slope_UT, strict=True)
         ),
         draw=draw,
         height=3.4,
@@ -216,7 +219,7 @@ def _updates(history: History) -> Figure:
 
 
 def _validation(history: History) -> Figure:
-    accuracy_EK = history.val_top1_pct_EK
+    accuracy_EK = history.evaluated_EK("top1_pct_K")
 
     def draw(canvas: Canvas) -> None:
         axes = canvas.subplots()
@@ -239,6 +242,48 @@ def _validation(history: History) -> Figure:
             (int(s), *a.tolist()) for s, a in zip(history.val_step_E, accuracy_EK, strict=True)
         ),
         draw=draw,
+    )
+
+
+def _losses(history: History) -> Figure:
+    train_SK, val_EK = history.losses_SK, history.evaluated_EK("nll_K")
+
+    def draw(canvas: Canvas) -> None:
+        panels = small_multiples(canvas, history.num_exits)
+        for k, axes in enumerate(panels):
+            mark: dict[str, Any] = {"marker": "."} if len(train_SK) == 1 else {}
+            axes.plot(
+                history.step_S, train_SK[:, k], color=SERIES[0], linestyle=DASHES[1],
+                label="train (augmented)", **mark,
+            )  # fmt: skip
+            axes.plot(history.val_step_E, val_EK[:, k], color=SERIES[1], marker=".", label="val")
+            axes.set_title(f"exit {k + 1}")
+            axes.locator_params(axis="x", nbins=3)
+        canvas.supxlabel("optimiser steps", fontsize="medium")
+        canvas.supylabel("cross-entropy (nats)", fontsize="medium")
+        handles, labels = panels[0].get_legend_handles_labels()
+        canvas.legend(handles, labels, loc="outside upper left", ncols=2)
+
+    last_train = ", ".join(f"{loss:.3g}" for loss in train_SK[-1])
+    last_val = ", ".join(f"{loss:.3g}" for loss in val_EK[-1]) if len(val_EK) else "not measured"
+    kinds = [("train", history.step_S, train_SK), ("val", history.val_step_E, val_EK)]
+    return Figure(
+        name="losses",
+        section="training",
+        title="Train and val loss",
+        caption="Cross-entropy of each exit with the labels: on augmented training images (mean "
+        "of a stretch, while the weights change) and on the val split. Where val rises and train "
+        "falls, an exit overfits.",
+        alt=f"Cross-entropy of exits 1 to {history.num_exits} at the end: train {last_train}; "
+        f"val {last_val}.",
+        columns=("split", "step", *(f"exit_{k}_nats" for k in range(1, history.num_exits + 1))),
+        rows=tuple(
+            (split, int(step), *loss_K.tolist())
+            for split, steps, losses in kinds
+            for step, loss_K in zip(steps, losses, strict=True)
+        ),
+        draw=draw,
+        height=0.9 + 1.35 * rows_of(history.num_exits),
     )
 
 
