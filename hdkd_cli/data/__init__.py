@@ -7,9 +7,11 @@ order       which images at which step; Batch
 in_memory   small images: decoded once, augmented as whole batches
 workers     large images: decoded and augmented by worker processes
 dataset     ``open_data`` and ``ImageData``, which put these together
+labelled    ``open_labelled``: images that are no split of a run
 """
 
 from hdkd_cli.data.dataset import ImageData, open_data
+from hdkd_cli.data.labelled import LabelledImages, open_labelled
 from hdkd_cli.data.order import Batch, Share, Stream
 from hdkd_cli.data.sources.base import IMAGE_SUFFIXES, ArraySource, FolderSource, Source
 from hdkd_cli.data.splits import Split
@@ -21,10 +23,12 @@ __all__ = [
     "Batch",
     "FolderSource",
     "ImageData",
+    "LabelledImages",
     "Share",
     "Source",
     "Split",
     "Stream",
     "open_data",
+    "open_labelled",
     "read_image",
 ]

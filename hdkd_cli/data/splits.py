@@ -133,17 +133,25 @@ def _calibration_count(name: str, available: int, settings: DataSettings) -> int
 
 def _split(source: Source, role: Role, indices: Iterable[int]) -> Split:
     indices_N = torch.tensor(sorted(indices), dtype=torch.int64)
-    labels_N = source.labels_N[indices_N]
+    return Split(
+        role, indices_N, source.labels_N[indices_N], lambda: fingerprint(source, indices_N)
+    )
 
-    def fingerprint() -> str:
-        contents = source.contents()
-        lines = (
-            f"{source.keys[index]}\0{label}\0{contents[index].hex()}\n"
-            for index, label in zip(indices_N.tolist(), labels_N.tolist(), strict=True)
-        )
-        classes = "\0".join(source.classes)
-        return sha256_bytes(
-            *(text.encode(errors="surrogateescape") for text in (f"{classes}\n", *lines))
-        )
 
-    return Split(role, indices_N, labels_N, fingerprint)
+def fingerprint(source: Source, indices_N: Tensor) -> str:
+    """SHA-256 over the class names, and key, label and content of some images.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    contents = source.contents()
+    lines = (
+        f"{source.keys[index]}\0{label}\0{contents[index].hex()}\n"
+        for index, label in zip(
+            indices_N.tolist(), source.labels_N[indices_N].tolist(), strict=True
+        )
+    )
+    classes = "\0".join(source.classes)
+    return sha256_bytes(
+        *(text.encode(errors="surrogateescape") for text in (f"{classes}\n", *lines))
+    )

@@ -87,11 +87,17 @@ def open_folder(
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    names = class_folders(folder)
     if len(names) < 2:
         held = f"only one class folder ({names[0]})" if names else "no class folders"
         raise DataError(f"{folder}: {held}; a folder for each of two or more classes is needed")
     return tuple(names)
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The names of the folders in ``folder``, as plain text sorted; hidden ones are left out."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if _is_folder(e) and e.name[0] != ".")
 
 
 def _refuse_other_classes(root: Path, train: str, other: str, classes: tuple[str, ...]) -> None:
