@@ -14,12 +14,12 @@ from hdkd_cli.models.custom import build_custom
 from hdkd_cli.models.msdnet import MSDNet
 from hdkd_cli.models.ranet import RANet
 from hdkd_cli.settings.networks import (
+    AnyNetworkSettings,
     BackboneSettings,
     CustomModelSettings,
     MSDNetSettings,
     RANetSettings,
 )
-from hdkd_cli.settings.section import Section
 
 
 class Build(Protocol):
@@ -36,15 +36,17 @@ class Build(Protocol):
 class Architecture(NamedTuple):
     """What is known of an architecture."""
 
-    settings: type[Section]
+    settings: type[AnyNetworkSettings]
     build: Build
 
 
 def _with_arguments(network: Callable[..., MultiExitNet]) -> Build:
-    """``network``, which takes every setting but the name as an argument."""
+    """``network``, which takes every setting of its own as an argument."""
 
-    def build(settings: Section, /, *, num_classes: int, image_size: int) -> MultiExitNet:
-        arguments = settings.model_dump(exclude={"name"})
+    def build(
+        settings: AnyNetworkSettings, /, *, num_classes: int, image_size: int
+    ) -> MultiExitNet:
+        arguments = settings.model_dump(exclude=set(AnyNetworkSettings.model_fields))
         return network(**arguments, num_classes=num_classes, image_size=image_size)
 
     return build

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hdkd_cli.choices import EquilibriumMode
 from hdkd_cli.models.architectures import ARCHITECTURES
 from hdkd_cli.models.contract import MultiExitNet
+from hdkd_cli.models.static import static_network
 from hdkd_cli.settings.networks import ModelSettings
 
 
@@ -28,5 +29,7 @@ def build_model(
     """
     build = dict(ARCHITECTURES.values())[type(settings)]
     net = build(settings, num_classes=num_classes, image_size=image_size)
+    if settings.static:
+        net = static_network(net, settings.cut_at)
     net.gradient_equilibrium = gradient_equilibrium
     return net

@@ -26,7 +26,24 @@ from hdkd_cli.settings.factories import FACTORY
 from hdkd_cli.settings.section import Section
 
 
-class MSDNetSettings(Section):
+class AnyNetworkSettings(Section):
+    """What every architecture can be."""
+
+    name: str
+    """The architecture."""
+    static: bool = False
+    """Without early exits: one exit, and none of the other heads. What early exits have to beat."""
+    cut_at: PositiveInt | None = None
+    """Exit that a ``static`` network ends at; absent: the last."""
+
+    @model_validator(mode="after")
+    def _only_static_networks_are_cut(self) -> Self:
+        if self.cut_at is not None and not self.static:
+            raise ValueError("cut_at needs static = true")
+        return self
+
+
+class MSDNetSettings(AnyNetworkSettings):
     """Multi-scale dense network (Huang et al., ICLR 2018)."""
 
     name: Literal["msdnet"] = "msdnet"
@@ -63,7 +80,7 @@ class MSDNetSettings(Section):
         return self
 
 
-class RANetSettings(Section):
+class RANetSettings(AnyNetworkSettings):
     """Resolution adaptive network (Yang et al., CVPR 2020)."""
 
     name: Literal["ranet"] = "ranet"
@@ -105,7 +122,7 @@ class RANetSettings(Section):
         return self
 
 
-class BackboneSettings(Section):
+class BackboneSettings(AnyNetworkSettings):
     """Any classifier of torchvision or timm: ``model.name = "torchvision:resnet18"``."""
 
     name: Annotated[str, Field(pattern=r"^(torchvision|timm):[A-Za-z_][\w.]*$")]
@@ -127,7 +144,7 @@ class BackboneSettings(Section):
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-class CustomModelSettings(Section):
+class CustomModelSettings(AnyNetworkSettings):
     """A network of your own: ``model.name = "package.module:factory"``."""
 
     name: Annotated[str, Field(pattern=FACTORY)]
@@ -144,7 +161,7 @@ NetworkSettings = MSDNetSettings | RANetSettings | BackboneSettings | CustomMode
 
 
 @cache
-def _names() -> dict[type[Section], TypeAdapter[Any]]:
+def _names() -> dict[type[AnyNetworkSettings], TypeAdapter[Any]]:
     """What each architecture's ``name`` can be."""
     return {
         kind: TypeAdapter(_annotation(kind.model_fields["name"]))
@@ -156,7 +173,7 @@ def _annotation(field: FieldInfo) -> Any:
     return Annotated[field.annotation, field]
 
 
-def settings_of_network(name: Any) -> type[Section] | None:
+def settings_of_network(name: Any) -> type[AnyNetworkSettings] | None:
     """The settings of the architecture that is called ``name``; None: there is none."""
     for kind, names in _names().items():
         try:

@@ -243,13 +243,18 @@ class Settings(Section):
 
 # `method = "…"` stands for these settings (method section 4).
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
-    name: {"objective": {"teachers": teachers}, "weights": {"learned": learned, "init": init}}
-    for name, teachers, learned, init in (
-        ("joint", "none", False, "balanced"),
-        ("dbt", "last", False, "dbt"),
-        ("naive-dkd", "later", False, "balanced"),
-        ("hmsdnet", "none", True, "balanced"),
-        ("hdbt", "last", True, "balanced"),
-        ("hdkd", "later", True, "balanced"),
+    name: {
+        "model": {"static": static},
+        "objective": {"teachers": teachers},
+        "weights": {"learned": learned, "init": init},
+    }
+    for name, static, teachers, learned, init in (
+        ("joint", False, "none", False, "balanced"),
+        ("dbt", False, "last", False, "dbt"),
+        ("naive-dkd", False, "later", False, "balanced"),
+        ("hmsdnet", False, "none", True, "balanced"),
+        ("hdbt", False, "last", True, "balanced"),
+        ("hdkd", False, "later", True, "balanced"),
+        ("static", True, "none", False, "uniform"),
     )
 }

@@ -51,7 +51,7 @@ def test_the_parts_of_a_problem() -> None:
         (
             "method=magic",
             'method = "magic" (--set): no such method; '
-            "there are: joint, dbt, naive-dkd, hmsdnet, hdbt, hdkd",
+            "there are: joint, dbt, naive-dkd, hmsdnet, hdbt, hdkd, static",
         ),
         (
             "model.name=vgg",
@@ -64,6 +64,11 @@ def test_the_parts_of_a_problem() -> None:
             'model.name = "msdent" (--set): no such network; closest: "msdnet"; '
             'there are: "msdnet", "ranet", "torchvision:MODEL", "timm:MODEL", '
             '"package.module:factory"',
+        ),
+        (
+            "model.cut_at=2",
+            "model: cut_at needs static = true; "
+            "model.static = false (default), model.cut_at = 2 (--set)",
         ),
         (
             "data.name=mnist",
@@ -142,7 +147,7 @@ def test_all_mistakes_of_all_layers_at_once(tmp_path: Path) -> None:
 def test_network_of_ones_own_needs_its_exits() -> None:
     assert problems("model.name=a:b", "model.base=1") == [
         'model.base (--set): model.name = "a:b" (--set) has only '
-        "model.name, model.exits, model.options",
+        "model.name, model.static, model.cut_at, model.exits, model.options",
         'model.exits: must be given when model.name = "a:b" (--set)',
     ]
 
