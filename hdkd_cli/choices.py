@@ -18,6 +18,8 @@ Role = Literal["train", HeldOut]
 """What a split is for."""
 Augment = Literal["none", "pad-crop", "resized-crop"]
 """What is done to training images at random."""
+Interpolation = Literal["bilinear", "bicubic"]
+"""How images are resized; always with antialiasing."""
 InMemory = Literal["auto", "always", "never"]
 """When all images are decoded into memory once."""
 

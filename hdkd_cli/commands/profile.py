@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,13 +28,20 @@ COLUMNS = (
 )  # fmt: skip
 # The batch-size default of this verb alone: what is measured, not what a run was made with.
 BATCH_SIZE = 256
+# What a model of a library is profiled for: ImageNet, unless it has a size of its own.
+MODEL_SIZE, MODEL_CLASSES = 224, 1000
 
 
 def profile(
     target: Annotated[
         str,
-        typer.Argument(metavar="RUN|PRESET", help="Run folder, -, or preset.", show_default=False),
+        typer.Argument(
+            metavar="RUN|PRESET|MODEL",
+            help="Run folder, -, preset, or a model such as timm:convnext_tiny.",
+            show_default=False,
+        ),
     ],
+    assignments: options.SetOption = None,
     policy: options.PolicyOption = None,
     budget: options.BudgetOption = None,
     split: options.SplitOption = None,
@@ -50,8 +58,9 @@ def profile(
 ) -> None:
     """Size, cost and measured time of every exit; with a policy, what it gains and should gain.
 
-    A preset is profiled with fresh weights. A run's policy is timed on its test images, against the
-    full network. Batches too large for --seconds are halved.
+    A preset is profiled with fresh weights; so is a model of torchvision or timm, with its own
+    image size and 1000 classes. A run's policy is timed on its test images, against the full
+    network. Batches too large for --seconds are halved.
     """
     from hdkd_cli.devices import describe_device, resolve_device
     from hdkd_cli.inference.latency import fitting_batch, profile_exits
@@ -60,10 +69,12 @@ def profile(
     from hdkd_cli.runs.network import trained_network
 
     run = open_run(target) if target == "-" or Path(target).is_dir() else None
+    if run is not None and assignments:
+        raise UsageError(f"{target}: is a run, whose settings --set cannot change")
     if run is None and (policy is not None or budget is not None):
         raise UsageError(f"{target}: --policy and --budget need a run, not a preset")
     where = resolve_device(device or "auto")
-    at = deployed(_fresh(target) if run is None else trained_network(run), where)
+    at = deployed(_fresh(target, assignments or ()) if run is None else trained_network(run), where)
     size = fitting_batch(at.net, batch_size, seconds / 4)
     if size < batch_size:
         talk.note(f"batches of {size} images, not {batch_size}, to end in {seconds:g} s")
@@ -101,14 +112,21 @@ def profile(
         )
 
 
-def _fresh(preset: str) -> MultiExitNet:
-    """The network a preset would train, untrained."""
+def _fresh(target: str, assignments: Sequence[str]) -> MultiExitNet:
+    """The network a preset would train, untrained; or any model, for 1000 classes."""
     from hdkd_cli.data import open_data
     from hdkd_cli.runs.network import initial_network
     from hdkd_cli.settings.datasets import dataset_spec
     from hdkd_cli.settings.layers import resolve
+    from hdkd_cli.settings.networks import BackboneSettings, settings_of_network
+    from hdkd_cli.settings.pretrained import own_transform
 
-    settings = resolve(preset).settings
+    if settings_of_network(target) is BackboneSettings:
+        size = own_transform(target).get("image_size", MODEL_SIZE)
+        of_model = (f"model.name={target}", f"data.image_size={size}", "data.resize=none")
+        settings = resolve(assignments=[*of_model, *assignments]).settings
+        return initial_network(settings, num_classes=MODEL_CLASSES)
+    settings = resolve(target, assignments=assignments).settings
     spec = dataset_spec(settings.data.name)
     classes = spec and spec.num_classes  # else the images must be looked at
     return initial_network(settings, num_classes=classes or len(open_data(settings.data).classes))

@@ -109,17 +109,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def frame(image: Image.Image, settings: DataSettings) -> Image.Image:
     """Resize the shorter side to ``settings.resize`` and cut out the centre.
 
-    Bilinear with antialiasing; the arithmetic of torchvision's ``Resize`` and ``CenterCrop``.
+    With antialiasing; the arithmetic of torchvision's ``Resize`` and ``CenterCrop``.
 
     Args:
         image: RGB.
-        settings: ``resize`` and ``image_size``.
+        settings: ``resize``, ``image_size`` and ``interpolation``.
 
     Returns:
         RGB, ``image_size`` pixels a side.
     """
     short, size = settings.resize or settings.image_size, settings.image_size
-    (width, height), bilinear = image.size, Image.Resampling.BILINEAR
+    (width, height), kind = image.size, Image.Resampling[settings.interpolation.upper()]
     if min(width, height) != short:
         width, height = (
             (short, int(short * height / width))
@@ -131,9 +131,9 @@ def frame(image: Image.Image, settings: DataSettings) -> Image.Image:
         across, down = image.width / width, image.height / height
         right, bottom = (left + size) * across, (top + size) * down
         box = (left * across, top * down, min(right, image.width), min(bottom, image.height))
-        return image.resize((size, size), bilinear, box=box)
+        return image.resize((size, size), kind, box=box)
     if image.size != (width, height):
-        image = image.resize((width, height), bilinear)
+        image = image.resize((width, height), kind)
     return image.crop((left, top, left + size, top + size))
 
 
@@ -158,7 +158,7 @@ def describe(settings: DataSettings) -> str:
     return json.dumps(
         {
             "resize": settings.resize or settings.image_size,
-            "interpolation": "bilinear, antialiased",
+            "interpolation": f"{settings.interpolation}, antialiased",
             "center_crop": settings.image_size,
             "mean": settings.mean,
             "std": settings.std,

@@ -159,7 +159,8 @@ def _augmentations(settings: DataSettings) -> list[Callable[[Image.Image], Image
     if settings.augment == "pad-crop":
         steps.append(v2.RandomCrop(settings.image_size, padding=settings.padding))
     elif settings.augment == "resized-crop":
-        steps.append(v2.RandomResizedCrop(settings.image_size))
+        interpolation = v2.InterpolationMode(settings.interpolation)
+        steps.append(v2.RandomResizedCrop(settings.image_size, interpolation=interpolation))
     if settings.flip:
         steps.append(v2.RandomHorizontalFlip())
     return steps

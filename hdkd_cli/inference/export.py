@@ -126,7 +126,7 @@ def export(
             input_shape=net.input_shape,
             transform=ExportedTransform(
                 resize=data.resize or data.image_size,
-                interpolation="bilinear, antialiased",
+                interpolation=f"{data.interpolation}, antialiased",
                 crop=data.image_size,
                 mean=data.mean,
                 std=data.std,

@@ -197,9 +197,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def framed(image: Image.Image, transform: Mapping[str, Any]) -> Image.Image:
-    """Resize the shorter side, bilinear with antialiasing, and cut out the centre."""
+    """Resize the shorter side with antialiasing and cut out the centre."""
     short, size = transform["resize"], transform["crop"]
-    (width, height), bilinear = image.size, Image.Resampling.BILINEAR
+    width, height = image.size
+    kind = Image.Resampling[transform["interpolation"].partition(",")[0].upper()]
     if min(width, height) != short:
         width, height = (
             (short, int(short * height / width))
@@ -211,9 +212,9 @@ def framed(image: Image.Image, transform: Mapping[str, Any]) -> Image.Image:
         across, down = image.width / width, image.height / height
         right, bottom = (left + size) * across, (top + size) * down
         box = (left * across, top * down, min(right, image.width), min(bottom, image.height))
-        return image.resize((size, size), bilinear, box=box)
+        return image.resize((size, size), kind, box=box)
     if image.size != (width, height):
-        image = image.resize((width, height), bilinear)
+        image = image.resize((width, height), kind)
     return image.crop((left, top, left + size, top + size))
 
 

@@ -1,8 +1,8 @@
 """Who set what: the layers of settings, from the schema's defaults up to the command line's flags.
 
-    default < dataset < preset < file < environment < --set < flags
+    default < dataset < pretrained < preset < file < environment < --set < flags
 
-A higher layer wins, key by key, and every value of the result knows its layer. Three rules go
+A higher layer wins, key by key, and every value of the result knows its layer. Four rules go
 beyond that:
 
 - ``method = NAME``, in any layer, stands for the settings ``METHODS[NAME]``. In the same layer,
@@ -13,6 +13,8 @@ beyond that:
   ``data.root`` stays: a wrong folder is noticed.
 - A layer that changes ``model.name`` drops the lower layers' model keys, but ``model.exits`` where
   the new network has it: other keys of the same name mean something else there.
+- A backbone with ``model.pretrained`` brings the transform that it was trained with (layer
+  ``pretrained``). If a higher layer gives ``data.image_size`` alone, there is no ``data.resize``.
 
 What is dropped is told in ``Resolved.notes``. All mistakes of all layers are reported together.
 """
@@ -48,6 +50,8 @@ from hdkd_cli.settings.keys import (
     leaves,
     nest,
 )
+from hdkd_cli.settings.networks import BackboneSettings
+from hdkd_cli.settings.pretrained import TRANSFORM, own_transform
 from hdkd_cli.settings.schema import METHODS, Settings
 from hdkd_cli.settings.sources import (
     DEFAULT,
@@ -171,6 +175,8 @@ def combine(layers: Iterable[Layer], problems: Sequence[Problem] = ()) -> Resolv
     own = spec.defaults if spec is not None else {}
     given = {f"data.{key}": Given(value, DATASET) for key, value in own.items()} | given
 
+    given |= _of_pretrained(given)
+
     problems += _take_out_unusable(given)
     try:
         values = nest({key: value for key, (value, _) in given.items()})
@@ -184,6 +190,23 @@ def combine(layers: Iterable[Layer], problems: Sequence[Problem] = ()) -> Resolv
         raise SettingsError.of(problems)
     origin = {key: given[key].origin if key in given else DEFAULT for key in leaves(settings)}
     return Resolved(settings, origin, notes)
+
+
+def _of_pretrained(given: Layer) -> Layer:
+    """What a pretrained backbone says about its images, where nobody else does."""
+    name, source = _name("model", given), given.get("model.pretrained")
+    said = {key for key, (_, origin) in given.items() if origin != DATASET}
+    if source is None or source.value is None or not isinstance(name, str):
+        return {}
+    if kind_of("model", name) is not BackboneSettings:
+        return {}
+    wanted = [key for key in TRANSFORM if f"data.{key}" not in said]
+    if not wanted:
+        return {}
+    own = own_transform(name)
+    if "image_size" not in wanted:
+        own["resize"] = None
+    return {f"data.{key}": Given(own[key], f"pretrained {name}") for key in wanted if key in own}
 
 
 def _expand_method(layer: Layer, problems: list[Problem]) -> Layer:

@@ -137,11 +137,22 @@ class BackboneSettings(AnyNetworkSettings):
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Rate of stochastic depth in the last block; absent: the model's own."""
 
+    pretrained: str | None = None
+    """Weights to start from: a file (safetensors, or a state dict of torch, of which nothing but
+    tensors is read), or ``download``, the library's own. Images are then prepared as the model's
+    were; absent: random weights."""
+
     @field_validator("exits", mode="before")
     @classmethod
     def _names_of_blocks(cls, value: object) -> object:
         """``a,b`` on the command line is a list of names."""
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(","))
+        if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+            return tuple(value)
+        if type(value) is int and value > 0:
+            return value
+        raise ValueError("should be a number of exits, or names of blocks: layer1,layer2")
 
 
 class CustomModelSettings(AnyNetworkSettings):

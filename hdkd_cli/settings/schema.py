@@ -24,6 +24,7 @@ from hdkd_cli.choices import (
     Augment,
     EquilibriumMode,
     InMemory,
+    Interpolation,
     Parametrisation,
     Precision,
     ScheduleKind,
@@ -66,6 +67,8 @@ class DataSettings(Section):
     """Side in pixels of the square image the network sees."""
     resize: PositiveInt | None = None
     """Shorter side in pixels before the centre crop of evaluation; absent: ``image_size``."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized, with antialiasing."""
     augment: Augment = "pad-crop"
     """Training only: pad and crop at random, or crop a random area and resize it."""
     padding: NonNegativeInt = 2

@@ -34,6 +34,7 @@ from hdkd_cli.runs.checkpoints import (
 )
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
+from hdkd_cli.settings.networks import BackboneSettings
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.distributed import ALONE, Ranks
@@ -133,9 +134,11 @@ def check(settings: Settings, data: ImageData, device: torch.device, ranks: Rank
         SettingsError: the network cannot be built, the device lacks the precision, a split is
             smaller than a batch, or the ranks cannot share one equally.
         DataError: images that are held in memory cannot be read.
-        RunError, CheckpointError: ``training.init_from`` is no usable run.
+        RunError, CheckpointError: ``training.init_from`` or ``model.pretrained`` is unusable.
     """
     state = TrainState.build(settings, data, device, ranks)
+    if ranks.first:
+        take_pretrained(state.net, settings)
     if settings.training.init_from is not None and ranks.first:
         initialise_from(state.net, RunFolder.open(Path(settings.training.init_from)))
     train_stream(state, data)
@@ -212,8 +215,10 @@ def _begin_in_folder(
     init_from = state.settings.training.init_from
     if checkpoint is not None:
         metrics_bytes = state.load(checkpoint)
-    elif init_from is not None:
-        notes.append(initialise_from(state.net, RunFolder.open(Path(init_from))))
+    else:
+        notes += take_pretrained(state.net, state.settings)
+        if init_from is not None:
+            notes.append(initialise_from(state.net, RunFolder.open(Path(init_from))))
     discard_leftovers(run.checkpoints, newer_than=state.step)
     return MetricsLog(run.metrics, keep_bytes=metrics_bytes), notes
 
@@ -263,6 +268,21 @@ def _refuse_unlike_images(data: ImageData, ranks: Ranks) -> None:
     ours = " ".join(split.sha256 for split in data.splits.values())
     if ranks.text(ours) != ours:
         raise DataError(f"rank {ranks.rank} does not have the images of the first rank")
+
+
+def take_pretrained(net: MultiExitNet, settings: Settings) -> list[str]:
+    """Load the pretrained weights that the settings ask for, if any; returns notes.
+
+    Raises:
+        CheckpointError: they are unusable, or cannot be fetched.
+    """
+    model = settings.model
+    if not isinstance(model, BackboneSettings) or model.pretrained is None:
+        return []
+    from hdkd_cli.models.backbone import Backbone, load_pretrained
+
+    assert isinstance(net, Backbone)
+    return [load_pretrained(net, model)]
 
 
 def initialise_from(net: MultiExitNet, source: RunFolder) -> str:

@@ -32,6 +32,17 @@ def test_a_run_under_its_policy(trained: Path, capsys: ANY) -> None:
         )
 
 
+def test_a_model_of_a_library_needs_no_preset(capsys: ANY) -> None:
+    small = ["--set", "data.image_size=32", "--set", "model.exits=layer1,layer3"]
+    arguments = ["--seconds", "1", "--batch-size", "1"]
+    assert app.run(["profile", "torchvision:resnet18", *small, *arguments]) == 0
+    exits = json.loads(capsys.readouterr().out)["exits"]
+    assert len(exits) == 3
+    # all of ResNet-18, and two heads: BatchNorm and a linear layer for 1000 classes
+    heads = sum(2 * width + (width + 1) * 1000 for width in (64, 256))
+    assert exits[-1]["params"] == 11_689_512 + heads
+
+
 def test_a_preset_has_no_policy(capsys: ANY) -> None:
     assert app.run(["profile", "digits", "--seconds", "1", "--batch-size", "4"]) == 0
     record = json.loads(capsys.readouterr().out)

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pictures import CPU, noise
 from PIL import Image
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 from hdkd_cli.data.transform import (
@@ -31,12 +32,15 @@ from hdkd_cli.settings.schema import DataSettings
     height=st.integers(1, 70),
     size=st.integers(1, 20),
     margin=st.integers(0, 9),
+    kind=st.sampled_from(["bilinear", "bicubic"]),
 )
-def test_frame_is_torchvisions_resize_and_center_crop(width, height, size, margin):
+def test_frame_is_torchvisions_resize_and_center_crop(width, height, size, margin, kind):
     image = noise(1, height, width)
     assume(max(width, height) <= STRIP * min(width, height))
-    settings = DataSettings(image_size=size, resize=size + margin)
-    theirs = v2.center_crop(v2.resize(image, [size + margin], antialias=True), [size, size])
+    settings = DataSettings(image_size=size, resize=size + margin, interpolation=kind)
+    mode = InterpolationMode(kind)
+    resized = v2.resize(image, [size + margin], interpolation=mode, antialias=True)
+    theirs = v2.center_crop(resized, [size, size])
     ours = frame(image, settings)
     assert ours.size == (size, size)
     assert ours.tobytes() == theirs.tobytes()
@@ -188,11 +192,12 @@ def test_description_tells_transforms_apart():
             {},
             {"image_size": 28},
             {"resize": 36},
+            {"interpolation": "bicubic"},
             {"mean": (0.1, 0.2, 0.3)},
             {"std": (0.1, 0.2, 0.3)},
         )
     }
-    assert len(texts) == 5
+    assert len(texts) == 6
     # what evaluation does not use is not in it
     assert describe(base.model_copy(update={"flip": True, "padding": 9, "root": "/x"})) in texts
     assert describe(base.model_copy(update={"resize": 32})) == describe(base)

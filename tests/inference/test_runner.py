@@ -117,12 +117,18 @@ def pictures():
     yield rotated
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("resize", "size"), [(None, 32), (40, 32), (37, 24)])
-def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size):
+def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size, interpolation):
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-    settings = DataSettings(resize=resize, image_size=size, mean=mean, std=std)
+    settings = DataSettings(
+        resize=resize, image_size=size, mean=mean, std=std, interpolation=interpolation
+    )
     data = open_data(settings)
-    framing = {"resize": resize or size, "crop": size, "mean": mean, "std": std}
+    framing = {
+        "resize": resize or size, "crop": size, "mean": mean, "std": std,
+        "interpolation": f"{interpolation}, antialiased",
+    }  # fmt: skip
     count = 0
     for image in pictures():
         image = image.convert("L") if image.mode == "F" else image

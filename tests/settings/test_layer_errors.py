@@ -107,6 +107,13 @@ def test_one_mistake_one_line(assignment: str, line: str) -> None:
     assert problems(assignment) == [line]
 
 
+def test_exits_of_a_backbone_are_a_number_or_names() -> None:
+    assert problems("model.name=timm:resnet18", "model.exits=[1, 2]") == [
+        "model.exits = [1, 2] (--set): should be a number of exits, or names of blocks: "
+        "layer1,layer2"
+    ]
+
+
 def test_all_mistakes_of_all_layers_at_once(tmp_path: Path) -> None:
     preset, config = tmp_path / "p.toml", tmp_path / "c.toml"
     preset.write_text("epochs = 3\n[modle]\nexits = 3\n[data]\nname = 'mnist'\n")

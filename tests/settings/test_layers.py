@@ -213,3 +213,23 @@ def test_resolve_over_a_run_changes_only_what_is_asked() -> None:
     )
     changed = {key: origin for key, origin in resolved.origin.items() if origin != "run"}
     assert changed == {"training.max_steps": "--set", "training.device": "--device"}
+
+
+def test_a_pretrained_backbone_brings_its_own_transform() -> None:
+    backbone = ("data.name=cifar100", "model.name=torchvision:efficientnet_b0")
+    assert given(*backbone).settings.data.image_size == 32
+    resolved = given(*backbone, "model.pretrained=weights.pth", "data.std=1,1,1")
+    data = resolved.settings.data
+    assert (data.image_size, data.resize, data.interpolation) == (224, 256, "bicubic")
+    assert (data.mean, data.std) == ((0.485, 0.456, 0.406), (1, 1, 1))
+    assert resolved.origin["data.mean"] == "pretrained torchvision:efficientnet_b0"
+    assert resolved.origin["data.std"] == "--set"
+    assert resolved.origin["data.flip"] == "dataset"
+
+
+def test_with_another_image_size_a_pretrained_backbone_crops_nothing() -> None:
+    resolved = given(
+        "data.name=cifar100", "model.name=torchvision:resnet18", "model.pretrained=download",
+        "data.image_size=64",
+    )  # fmt: skip
+    assert (resolved.settings.data.image_size, resolved.settings.data.resize) == (64, None)

@@ -79,7 +79,8 @@ def _decode(source: Source, settings: DataSettings) -> Tensor:
 
 
 def _stamp(source: FolderSource, settings: DataSettings) -> str:
-    lines = [f"{FORMAT} pillow {PIL.__version__} {settings.resize} {settings.image_size}"]
+    shape = f"{settings.resize} {settings.image_size} {settings.interpolation}"
+    lines = [f"{FORMAT} pillow {PIL.__version__} {shape}"]
     for key, content in zip(source.keys, source.contents(), strict=True):
         lines.append(f"{key}\0{content.hex()}")
     return sha256_bytes("\n".join(lines).encode(errors="surrogateescape"))
