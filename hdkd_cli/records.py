@@ -52,7 +52,7 @@ class RunInfo(Record):
     origin: dict[str, str] = {}
     """Key of a setting → the layer that set it when the run was made."""
     status: str
-    """created, running, finished, interrupted, diverged or failed."""
+    """created, running, finished, paused, interrupted, diverged or failed."""
     exit_code: int | None = None
     """That of the program, once it ended."""
     ended: str | None = None

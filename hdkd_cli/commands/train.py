@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from hdkd_cli.settings.schema import Settings
     from hdkd_cli.training.distributed import Launch, Ranks
     from hdkd_cli.training.events import Sink
+    from hdkd_cli.training.state import TrainState
 
 # What a resumed run may change: where it ends and what it runs on, not what it is.
 RESUMABLE = frozenset(
     {
-        *("training.max_steps", "training.device", "data.root", "data.workers"),
+        *("training.max_steps", "training.max_minutes"),
+        *("training.device", "data.root", "data.workers"),
         *("training.log_every", "training.checkpoint_every"),
         *("training.keep_checkpoints", "training.keep_every"),
     }
@@ -95,13 +97,13 @@ def train(
         if resume is not None:
             others = bool(preset or config or name or dry_run)
             job = ranks.in_turn(lambda: _resumed(resume, others, assignments or (), flags, ranks))
-            _run(job, ranks, tensorboard, restart=restart)
+            _follow(job, ranks, tensorboard, restart=restart)
             return
         if restart:
             raise UsageError("--restart goes with --resume RUN")
 
         chosen = preset or presets.DEFAULT
-        resolved, data, where = ranks.in_turn(
+        resolved, data, state = ranks.in_turn(
             lambda: _checked(chosen, config, assignments or (), flags, ranks)
         )
         if dry_run:
@@ -112,7 +114,7 @@ def train(
                 sys.stdout.write(to_toml(resolved.settings, resolved.origin))
             return
         run, again = _folder(runs_dir, Path(chosen).stem, resolved, name, ranks)
-        _run(_Job(run, resolved.settings, data, where, again), ranks, tensorboard)
+        _follow(_Job(run, resolved.settings, data, state.device, again, state), ranks, tensorboard)
 
 
 class _Job(NamedTuple):
@@ -123,6 +125,7 @@ class _Job(NamedTuple):
     data: ImageData
     device: torch.device
     resume: bool
+    state: TrainState | None
 
 
 def _checked(
@@ -131,8 +134,8 @@ def _checked(
     assignments: Sequence[str],
     flags: Mapping[str, object],
     ranks: Ranks,
-) -> tuple[Resolved, ImageData, torch.device]:
-    """Settings, images and device of a new run that could begin."""
+) -> tuple[Resolved, ImageData, TrainState]:
+    """Settings, images and first state of a new run that could begin."""
     from hdkd_cli.settings.layers import resolve
 
     resolved = resolve(preset, config=config, assignments=assignments, flags=flags)
@@ -147,8 +150,8 @@ def _checked(
     where = ranks.own_device(resolve_device(settings.training.device))
     data = open_data(settings.data)
     with talk.patience("reading all images into memory"):
-        check(settings, data, where, ranks)
-    return resolved, data, where
+        state = check(settings, data, where, ranks)
+    return resolved, data, state
 
 
 def _folder(
@@ -226,17 +229,18 @@ def _resumed(
         )
     settings = resolved.settings
     where = ranks.own_device(resolve_device(settings.training.device))
-    return _Job(run, settings, open_data(settings.data), where, True)
+    return _Job(run, settings, open_data(settings.data), where, True, None)
 
 
-def _run(job: _Job, ranks: Ranks, tensorboard: bool, *, restart: bool = False) -> None:
+def _follow(job: _Job, ranks: Ranks, tensorboard: bool, *, restart: bool = False) -> None:
+    """Train; show how it goes, and print the run folder."""
     from hdkd_cli.devices import keep_freed_memory
     from hdkd_cli.training.session import run_training
 
     if job.device.type == "cpu":
         keep_freed_memory()
     with ExitStack() as stack:
-        run_training(
+        done = run_training(
             job.run,
             job.settings,
             job.data,
@@ -245,6 +249,12 @@ def _run(job: _Job, ranks: Ranks, tensorboard: bool, *, restart: bool = False) -
             resume=job.resume,
             restart=restart,
             ranks=ranks,
+            state=job.state,
+        )
+    if not done:
+        talk.note(
+            f"not finished: training.max_minutes = {job.settings.training.max_minutes:g} are over; "
+            f"go on with `hdkd train --resume {job.run.path}`"
         )
     if ranks.first:
         sys.stdout.write(f"{job.run.path}\n")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from hdkd_cli.errors import CheckpointError
 from hdkd_cli.files import point_link, read_tensors, sha256_file, write_json, write_tensors
@@ -57,6 +57,9 @@ class Progress(BaseModel):
 
     step: NonNegativeInt
     metrics_bytes: NonNegativeInt
+    stretch_steps: NonNegativeInt = 0
+    """Steps since the last log record."""
+    stretch_seconds: NonNegativeFloat = 0.0
 
 
 @dataclass(frozen=True)

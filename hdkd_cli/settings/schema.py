@@ -181,6 +181,8 @@ class TrainingSettings(Section):
     """Passes over the training split; the schedule spans them."""
     max_steps: PositiveInt | None = None
     """End early after this many optimiser steps; never changes the schedule."""
+    max_minutes: PositiveFloat | None = None
+    """Pause after so many minutes of training: the run is saved, and ``--resume`` goes on."""
     batch_size: PositiveInt = 64
     """Images an optimiser step."""
     accumulate: PositiveInt = 1

@@ -166,7 +166,7 @@ class CheckpointSaved(Event):
 
 @dataclass(frozen=True)
 class RunEnded(Event):
-    """The run is over: ``status`` is finished or interrupted."""
+    """The run is over: ``status`` is finished, paused or interrupted."""
 
     kind = "run_ended"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -23,18 +24,23 @@ from hdkd_cli.training.monitor import accuracy_and_nll
 from hdkd_cli.training.schedule import learning_rate
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
-from hdkd_cli.training.step import Totals, new_totals, take_step
+from hdkd_cli.training.step import new_totals, take_step
+
+TIME_UP = 1
+"""What ranks tell each other when ``training.max_minutes`` are over: below the number of every
+signal that is waited for."""
 
 
-def train(
+def train_to_end(
     run: RunFolder,
     state: TrainState,
     data: ImageData,
     metrics: MetricsLog | None,
     emit: Sink,
     stop: StopRequest,
-) -> None:
-    """Train from ``state.step`` to the end of the schedule or ``training.max_steps``.
+) -> bool:
+    """Train from ``state.step`` to the end of the schedule, ``training.max_steps`` or
+    ``training.max_minutes``.
 
     Every step's order, augmentation and random numbers are functions of (seed, step) and the number
     of ranks, so a run that was interrupted anywhere and resumed ends with the same bits as one that
@@ -48,6 +54,9 @@ def train(
         emit: Receives every event, on every rank.
         stop: Set by signals; one on any rank stops all of them after the same step.
 
+    Returns:
+        Whether it got to its last step; False: its time was up, and the state was saved.
+
     Raises:
         DivergedError: a loss or gradient was not finite; nothing was saved since. On all ranks.
         InterruptedRun: ``stop`` was set; the state was saved first. On all ranks.
@@ -56,8 +65,9 @@ def train(
     per_epoch, total_steps = state.schedule.per_epoch, state.schedule.end
     batches = train_stream(state, data).batches(state.step)
     val_batches = _validation_batches(state, data)
-    totals, started = new_totals(state), time.perf_counter()
-    clock = started
+    started = time.perf_counter()
+    clock = started - state.totals.seconds
+    time_up = math.inf if s.max_minutes is None else started + 60 * s.max_minutes
 
     while state.step < total_steps:
         # step, weights
@@ -65,16 +75,16 @@ def train(
             group["lr"] = learning_rate(
                 state.step, state.schedule.total, state.settings.optimizer, state.settings.schedule
             )
-        take_step(state, batches, val_batches, totals)
+        take_step(state, batches, val_batches, state.totals)
 
         ended = state.step == total_steps
         epoch = -(-state.step // per_epoch)  # the pass this step belongs to, from 1
         epoch_ended = state.step % per_epoch == 0
         if state.step % s.log_every == 0 or epoch_ended or ended:
             refuse_divergence(run, state)
-            _tell_updates(totals, state.net.num_exits, emit)
-            emit(_step_logged(state, totals, epoch, time.perf_counter() - clock))
-            totals, clock = new_totals(state), time.perf_counter()
+            _tell_updates(state, emit)
+            emit(_step_logged(state, epoch, time.perf_counter() - clock))
+            state.totals, clock = new_totals(state), time.perf_counter()
 
         # evaluate
         paused = time.perf_counter()
@@ -83,17 +93,19 @@ def train(
             emit(_evaluated(state, data, epoch))
 
         # save
-        signum = state.ranks.largest(stop.signum or 0)
+        signum = state.ranks.largest(stop.signum or (TIME_UP if paused > time_up else 0))
         if signum or ended or (epoch_ended and epoch % s.checkpoint_every == 0):
             refuse_divergence(run, state)
-            _tell_updates(totals, state.net.num_exits, emit)
+            _tell_updates(state, emit)
+            state.totals.seconds = paused - clock
+            _average(state)
             if metrics is not None:
-                saved = state.save(
-                    run.checkpoints,
-                    metrics_bytes=metrics.durable_offset(),
-                )
+                saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
                 emit(CheckpointSaved(state.step, str(saved.path)))
         clock += time.perf_counter() - paused
+        if signum == TIME_UP and not ended:
+            emit(RunEnded(state.step, "paused", time.perf_counter() - started))
+            return False
         if signum and not ended:
             emit(RunEnded(state.step, "interrupted", time.perf_counter() - started))
             raise InterruptedRun(
@@ -102,6 +114,7 @@ def train(
                 signum,
             )
     emit(RunEnded(state.step, "finished", time.perf_counter() - started))
+    return True
 
 
 def refuse_divergence(run: RunFolder, state: TrainState) -> None:
@@ -160,20 +173,25 @@ def _validation_batches(state: TrainState, data: ImageData) -> Iterator[Batch]:
     return val_stream(state, data).batches(state.step // state.settings.weights.interval)
 
 
-def _tell_updates(totals: Totals, num_exits: int, emit: Sink) -> None:
+def _tell_updates(state: TrainState, emit: Sink) -> None:
     """Emit the weights' updates that have not been told yet."""
-    rows = [row for _, row in totals.updates]
-    values = torch.stack(rows).tolist() if rows else []
-    for (step, _), (applied, val_loss, *rest) in zip(totals.updates, values, strict=True):
+    told, num_exits = state.totals.updates, state.net.num_exits
+    values = torch.stack([row for _, row in told]).tolist() if told else []
+    for (step, _), (applied, val_loss, *rest) in zip(told, values, strict=True):
         ce_K, hypergradient_T = tuple(rest[:num_exits]), tuple(rest[num_exits:])
         emit(WeightsUpdated(step, bool(applied), val_loss, ce_K, hypergradient_T))
-    totals.updates.clear()
+    told.clear()
 
 
-def _step_logged(state: TrainState, totals: Totals, epoch: int, seconds: float) -> StepLogged:
-    steps = totals.steps
-    for total in (totals.loss, totals.terms_T, totals.correct_K):
+def _average(state: TrainState) -> None:
+    """Give every rank the averages of all ranks' totals."""
+    for total in state.totals.tensors().values():
         state.ranks.mean(total)
+
+
+def _step_logged(state: TrainState, epoch: int, seconds: float) -> StepLogged:
+    totals, steps = state.totals, state.totals.steps
+    _average(state)
     return StepLogged(
         step=state.step,
         epoch=epoch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.events import Event, Noted, RunStarted, Sink
-from hdkd_cli.training.loop import train, train_stream, val_stream
+from hdkd_cli.training.loop import train_stream, train_to_end, val_stream
 from hdkd_cli.training.signals import deferred_signals
 from hdkd_cli.training.state import TrainState
 
@@ -54,7 +55,8 @@ def run_training(
     resume: bool = False,
     restart: bool = False,
     ranks: Ranks = ALONE,
-) -> None:
+    state: TrainState | None = None,
+) -> bool:
     """Train ``run`` to its end and keep run.json's status true.
 
     Of several ranks only the first one touches the folder: it reads what a resume needs and gives
@@ -69,6 +71,10 @@ def run_training(
         resume: Go on from the run's checkpoint; start again if it never had one.
         restart: On resume, go back: to the pinned checkpoint or to the start, for good.
         ranks: The processes that train it together.
+        state: What ``check`` built for these arguments; absent: it is built.
+
+    Returns:
+        Whether the run got to its last step; False: ``training.max_minutes`` were over.
 
     Raises:
         DivergedError: a loss or gradient was not finite.
@@ -84,25 +90,36 @@ def run_training(
             checkpoint = ranks.together(
                 lambda: _checkpoint_to_resume(run, data, restart=restart) if resume else None
             )
-            with _status_kept(run):
+            with _status_kept(run) as ending:
                 run.update_info(device=describe_device(device), ranks=ranks.size)
-                _train(run, settings, data, device, sinks, checkpoint, ranks)
-        return
+                done = _train_in_folder(
+                    run, settings, data, device, sinks, checkpoint, ranks, state
+                )
+                ending.status = "finished" if done else "paused"
+        return done
     ranks.together(lambda: None)  # the first one finds out whether the run may go on
     try:
-        _train(run, settings, data, device, sinks, None, ranks)
+        return _train_in_folder(run, settings, data, device, sinks, None, ranks, state)
     except (DivergedError, InterruptedRun) as problem:
         raise OtherRankFailed(problem.exit_code) from None
 
 
+@dataclass
+class _Ending:
+    """How a block ended that raised nothing."""
+
+    status: str = "finished"
+
+
 @contextmanager
-def _status_kept(run: RunFolder) -> Iterator[None]:
+def _status_kept(run: RunFolder) -> Iterator[_Ending]:
     """run.json says how the block is doing, and how it ended."""
     status, exit_code = "failed", 1
     run.update_info(status="running", exit_code=None)
     try:
-        yield
-        status, exit_code = "finished", 0
+        ending = _Ending()
+        yield ending
+        status, exit_code = ending.status, 0
     except InterruptedRun as stopped:
         status, exit_code = "interrupted", stopped.exit_code
         raise
@@ -127,8 +144,10 @@ def _status_kept(run: RunFolder) -> Iterator[None]:
             run.update_info(status=status, exit_code=exit_code, ended=now)
 
 
-def check(settings: Settings, data: ImageData, device: torch.device, ranks: Ranks = ALONE) -> None:
-    """Find out before a run folder is made whether the run could begin.
+def check(
+    settings: Settings, data: ImageData, device: torch.device, ranks: Ranks = ALONE
+) -> TrainState:
+    """What the run begins with; finds out before a run folder is made whether it could begin.
 
     Raises:
         SettingsError: the network cannot be built, the device lacks the precision, a split is
@@ -146,6 +165,7 @@ def check(settings: Settings, data: ImageData, device: torch.device, ranks: Rank
         val_stream(state, data)
         _refuse_no_updates(state)
     data.images.make_ready(device)
+    return state
 
 
 def _refuse_no_updates(state: TrainState) -> None:
@@ -165,7 +185,7 @@ def _refuse_no_updates(state: TrainState) -> None:
         )
 
 
-def _train(
+def _train_in_folder(
     run: RunFolder,
     settings: Settings,
     data: ImageData,
@@ -173,9 +193,12 @@ def _train(
     sinks: Sequence[Sink],
     checkpoint: Checkpoint | None,
     ranks: Ranks,
-) -> None:
+    state: TrainState | None,
+) -> bool:
+    """Train in a folder that is locked; returns whether the run got to its last step."""
     data.images.make_ready(device)  # may take a minute, in which Ctrl-C shall end it at once
-    state = TrainState.build(settings, data, device, ranks)
+    if state is None:
+        state = TrainState.build(settings, data, device, ranks)
     with ExitStack() as stack:
         metrics, notes = ranks.together(
             lambda: _begin_in_folder(run, state, data, checkpoint) if ranks.first else (None, [])
@@ -201,7 +224,7 @@ def _train(
             seconds = compile_step(state)
             emit(Noted(f"compiled after {seconds:.0f} s"))
         stop = stack.enter_context(deferred_signals())
-        train(run, state, data, metrics, emit, stop)
+        return train_to_end(run, state, data, metrics, emit, stop)
 
 
 def _begin_in_folder(

@@ -25,6 +25,7 @@ from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.objective import build_terms
 from hdkd_cli.training.precision import LossScale, autocast_dtype
 from hdkd_cli.training.schedule import Schedule, weights_learning_rate
+from hdkd_cli.training.totals import Totals
 
 UpdateWeights = Callable[[Sequence[Batch], Batch, Tensor], None]
 
@@ -48,6 +49,7 @@ class TrainState:
         autocast_dtype: dtype of forward passes; None for float32.
         channels_last: Whether images are kept in NHWC order.
         step: Optimiser steps done.
+        totals: What the steps since the last log record added up to.
         first_bad_step: Scalar on the device: the first step that was not finite, or -1.
         forward: ``net`` as a training step runs it, images → logits: itself, or compiled.
         update_weights: What follows a step after which the weights are due: the step's
@@ -73,9 +75,9 @@ class TrainState:
     def __post_init__(self) -> None:
         self.forward: Callable[[Tensor], Tensor] = self.net
         self.update_weights: UpdateWeights = self._update_weights
-        self.last_update = torch.zeros(
-            2 + self.net.num_exits + len(self.terms.terms), device=self.device
-        )
+        exits, terms = self.net.num_exits, len(self.terms.terms)
+        self.last_update = torch.zeros(2 + exits + terms, device=self.device)
+        self.totals = Totals.of_no_step(terms, exits, self.device)
 
     def _update_weights(
         self, micro_batches: Sequence[Batch], val_batch: Batch, moved: Tensor
@@ -180,6 +182,7 @@ class TrainState:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything that changes, by group and name as in a checkpoint: no copies."""
         optimizer = {f"loss_scale.{k}": v for k, v in self.loss_scale.tensors().items()}
+        optimizer |= {f"totals.{k}": v for k, v in self.totals.tensors().items()}
         if self.settings.optimizer.momentum:
             for name, parameter in self.net.named_parameters():
                 optimizer[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
@@ -194,7 +197,8 @@ class TrainState:
         """Make this rank's state that of the first one; every rank calls it."""
         for group in self.tensors().values():
             self.ranks.share(group.values())
-        self.step = int(self.ranks.text(str(self.step)))
+        step, steps = self.ranks.text(f"{self.step} {self.totals.steps}").split()
+        self.step, self.totals.steps = int(step), int(steps)
 
     def save(self, folder: Path, *, metrics_bytes: int) -> Checkpoint:
         """Write a checkpoint; see ``runs/checkpoints.py``.
@@ -208,7 +212,12 @@ class TrainState:
             folder,
             self.step,
             self.tensors(),
-            {"step": self.step, "metrics_bytes": metrics_bytes},
+            {
+                "step": self.step,
+                "metrics_bytes": metrics_bytes,
+                "stretch_steps": self.totals.steps,
+                "stretch_seconds": self.totals.seconds,
+            },
             architecture=self.net.architecture(),
             keep=training.keep_checkpoints,
             milestone_steps=training.keep_every and training.keep_every * self.schedule.per_epoch,
@@ -233,10 +242,15 @@ class TrainState:
                     buffer = self.optimizer.state[parameter]["momentum_buffer"]
                     buffer.copy_(optimizer[f"momentum.{name}"])
             (self.harmonizer or self.weights).load_state_dict(learned)
+            progress = checkpoint.state()
+            if progress.stretch_steps:
+                for name, total in self.totals.tensors().items():
+                    total.copy_(optimizer[f"totals.{name}"])
         except (KeyError, RuntimeError) as problem:
             raise CheckpointError(
                 f"{checkpoint.path}: does not fit these settings ({problem})"
             ) from None
-        progress = checkpoint.state()
         self.step = progress.step
+        self.totals.steps = progress.stretch_steps
+        self.totals.seconds = progress.stretch_seconds
         return progress.metrics_bytes

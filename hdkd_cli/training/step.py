@@ -6,7 +6,6 @@ Shape suffixes: K exits, B batch, C classes, T terms.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,36 +15,12 @@ from hdkd_cli.data.order import derived_seed
 from hdkd_cli.method.hypergradient import averaged
 from hdkd_cli.training.precision import autocast
 from hdkd_cli.training.state import TrainState
-
-
-@dataclass
-class Totals:
-    """Sums over the steps since the last look, on the device.
-
-    Attributes:
-        loss: Weighted loss.
-        terms_T: Unweighted terms.
-        correct_K: Fraction of the batch each exit got right.
-        steps: How many steps were added up.
-        updates: The weights' updates among them: the step, and ``TrainState.last_update`` then.
-    """
-
-    loss: Tensor
-    terms_T: Tensor
-    correct_K: Tensor
-    steps: int = 0
-    updates: list[tuple[int, Tensor]] = field(default_factory=list)
+from hdkd_cli.training.totals import Totals
 
 
 def new_totals(state: TrainState) -> Totals:
     """Totals of no step at all."""
-    zeros = torch.zeros
-    device, terms = state.device, state.terms
-    return Totals(
-        zeros((), device=device),
-        zeros(len(terms.terms), device=device),
-        zeros(terms.num_exits, device=device),
-    )
+    return Totals.of_no_step(len(state.terms.terms), state.net.num_exits, state.device)
 
 
 def take_step(

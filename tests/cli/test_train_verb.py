@@ -104,6 +104,18 @@ def test_resume_goes_on_and_refuses_other_changes(trained: Path, capsys: ANY) ->
     assert capsys.readouterr().out == f"{trained}\n"
 
 
+def test_a_run_whose_time_is_up_says_how_to_go_on(tmp_path: Path, capsys: ANY) -> None:
+    runs = ["--runs-dir", str(tmp_path)]
+    assert app.run(["train", *SMALL, "--set", "training.max_minutes=1e-9", *runs]) == 0
+    captured = capsys.readouterr()
+    run = Path(captured.out.strip())
+    assert f"go on with `hdkd train --resume {run}`" in captured.err.replace("\n", " ")
+    assert (run / "checkpoints" / "last").resolve().name == "step-1"
+    assert app.run(["train", "--resume", str(run), "--set", "training.max_minutes=none"]) == 0
+    assert (run / "checkpoints" / "last").resolve().name == "step-3"
+    assert "not finished" not in capsys.readouterr().err
+
+
 def test_divergence_is_4_and_keeps_the_checkpoint(trained: Path, capsys: ANY) -> None:
     settings = trained / "settings.toml"
     settings.write_text(settings.read_text().replace("lr = 0.1", "lr = 1e30"))

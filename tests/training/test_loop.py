@@ -1,5 +1,7 @@
 """The loop: same seed same bits, resume anywhere same bits, nothing saved after divergence."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from hdkd_cli.files import read_tensors
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.schema import OptimizerSettings, Settings
+from hdkd_cli.training import loop
 from hdkd_cli.training.events import Event, StepLogged
 from hdkd_cli.training.session import run_training
+from hdkd_cli.training.step import take_step
 
 CPU = torch.device("cpu")
 
@@ -22,9 +26,9 @@ def begin(runs_dir: Path, settings: Settings, name: str | None = None) -> RunFol
     return RunFolder.create(runs_dir, "test", settings, name=name)
 
 
-def go(run: RunFolder, settings: Settings, *, resume: bool = False, sink=None) -> None:
+def go(run: RunFolder, settings: Settings, *, resume: bool = False, sink=None) -> bool:
     sinks = [sink] if sink else []
-    run_training(run, settings, open_data(settings.data), CPU, sinks=sinks, resume=resume)
+    return run_training(run, settings, open_data(settings.data), CPU, sinks=sinks, resume=resume)
 
 
 def final_tensors(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -65,9 +69,6 @@ class StopAt:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepLogged) and event.step == self.step:
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -168,3 +169,53 @@ def test_the_checkpoint_holds_no_pickle(runs_dir):
         assert path.suffix in {".safetensors", ".json"}
         if path.suffix == ".safetensors":
             assert read_tensors(path, CheckpointError)[0]
+
+
+class StopsAfter:
+    """``take_step``, after which a signal arrives in the middle of a stretch."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self, *args) -> None:
+        take_step(*args)
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 11])  # records at 3, 6, 9, 12; updates at 2, 4, ..
+def test_a_stretch_that_was_interrupted_is_logged_as_if_it_was_not(runs_dir, monkeypatch, step):
+    settings = small_settings()
+    whole, parts = begin(runs_dir, settings), begin(runs_dir, settings)
+    go(whole, settings)
+    monkeypatch.setattr(loop, "take_step", StopsAfter(step))
+    with pytest.raises(InterruptedRun):
+        go(parts, settings)
+    monkeypatch.undo()
+    go(parts, settings, resume=True)
+
+    def told(run, kind):
+        records = [r for r in read_metrics(run.metrics) if r["event"] == kind]
+        return [r | {"images_per_s": None} for r in records]
+
+    assert told(parts, "step") == told(whole, "step")
+    assert told(parts, "weights_updated") == told(whole, "weights_updated")
+    assert all(r["images_per_s"] > 0 for r in read_metrics(parts.metrics) if r["event"] == "step")
+
+
+def test_a_run_whose_time_is_up_is_saved_and_goes_on_to_the_same_bits(runs_dir):
+    settings = small_settings()
+    whole, parts = begin(runs_dir, settings), begin(runs_dir, settings)
+    go(whole, settings)
+    short = changed(settings, "training", max_minutes=1e-9)
+    events: list[Event] = []
+    assert not go(parts, short, sink=events.append)
+    assert parts.info()["status"] == "paused"
+    assert parts.info()["exit_code"] == 0
+    assert events[-1].status == "paused"
+    assert not go(parts, short, resume=True)
+    assert parts.checkpoint().step == 2
+    assert go(parts, settings, resume=True)
+    assert parts.info()["status"] == "finished"
+    assert_same_bits(whole, parts)
