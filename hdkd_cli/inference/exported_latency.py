@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from itertools import cycle
-from time import perf_counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -16,18 +15,20 @@ from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.inference.early_exit import EarlyExit
 from hdkd_cli.inference.latency import everybody_stays
 from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.timing import in_turn
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.records import ExportLatency
 
 IMAGES = 256  # to measure on
 BATCH_SIZES = (1, 64)
 SECONDS = 0.5  # for each number
+MOST_BATCHES = 10_000
 
 
 def measure_latency(
     exported: Network, net: MultiExitNet, policy: ExitPolicy, images_NCHW: Tensor
 ) -> tuple[ExportLatency, ...]:
-    """Mean milliseconds an image, early exit and all exits, on this machine's processor.
+    """Mean milliseconds per image, early exit and all exits, on this machine's processor.
 
     Args:
         exported: The programs, with as many threads as torch has.
@@ -45,27 +46,37 @@ def measure_latency(
     for size in BATCH_SIZES:
         tensors = torch.split(images_NCHW, size)
         arrays = [tensor.contiguous().numpy() for tensor in tensors]
-        records.append(
-            ExportLatency(
-                batch=size,
-                threads=torch.get_num_threads(),
-                exported_ms=_per_image_ms(exported.classify, arrays),
-                exported_full_ms=_per_image_ms(exported_full.classify, arrays),
-                pytorch_ms=_per_image_ms(early, tensors),
-                pytorch_full_ms=_per_image_ms(full, tensors),
-            )
+        means = _per_image_ms(
+            {
+                "exported_ms": (exported.classify, arrays),
+                "exported_full_ms": (exported_full.classify, arrays),
+                "pytorch_ms": (early, tensors),
+                "pytorch_full_ms": (full, tensors),
+            }
         )
+        records.append(ExportLatency(batch=size, threads=torch.get_num_threads(), **means))
     return tuple(records)
 
 
-def _per_image_ms(run: Callable[[Any], object], batches: Sequence[Any]) -> float:
-    """The mean: some images leave early and some do not, a median would show one kind."""
-    run(batches[0])  # the first call prepares what later ones reuse
-    images, start = 0, perf_counter()
-    for batch in cycle(batches):
-        run(batch)
-        images += len(batch)
-        elapsed = perf_counter() - start
-        if elapsed > SECONDS:
-            break
-    return 1000 * elapsed / images
+def _per_image_ms(
+    arms: Mapping[str, tuple[Callable[[Any], object], Sequence[Any]]],
+) -> dict[str, float]:
+    """Means of programs on the same batches, a batch of one after a batch of the other.
+
+    The mean: some images leave early and some do not, a median would show one kind.
+    """
+    sizes = [len(batch) for batch in next(iter(arms.values()))[1]]
+
+    def arm(run: Callable[[Any], object], batches: Sequence[Any]) -> Callable[[], object]:
+        turns = cycle(batches)
+        return lambda: run(next(turns))
+
+    seconds = in_turn(
+        {name: arm(*parts) for name, parts in arms.items()},
+        torch.device("cpu"),
+        seconds=SECONDS * len(arms),
+        most_rounds=MOST_BATCHES,
+    )
+    rounds = len(next(iter(seconds.values())))
+    images = sum(islice(cycle(sizes), 1, 1 + rounds))  # the first batch did not count
+    return {name: 1000 * float(times_R.sum()) / images for name, times_R in seconds.items()}
