@@ -143,9 +143,13 @@ def main() -> NoReturn:
         if signal.getsignal(signum) is signal.SIG_DFL:  # not under nohup, say
             signal.signal(signum, _terminate)
     _open_standard_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # file names need not be text
-            stream.reconfigure(errors="backslashreplace")
+    for stream, errors in (  # file names need not be text
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
     if not _folder_exists():  # torch could not even be loaded
         talk.error("the current folder was removed", "change to another one")
         code = ArtifactError.exit_code

@@ -84,6 +84,10 @@ class UsageError(HdkdError):
     exit_code = 2
 
 
+MAX_LISTED = 50
+"""Problems that the message of a SettingsError lists; its ``problems`` are all of them."""
+
+
 class SettingsError(UsageError):
     """One or more settings are wrong; the message lists all of them.
 
@@ -108,8 +112,11 @@ class SettingsError(UsageError):
         if len(problems) == 1:
             (only,) = problems
             return cls(only.message, hint=only.hint, subject=only.key, problems=problems)
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        return cls(f"{len(problems)} settings are wrong:\n{lines}", problems=problems)
+        lines = [f"  {problem}" for problem in problems[:MAX_LISTED]]
+        if len(problems) > MAX_LISTED:
+            lines.append(f"  and {len(problems) - MAX_LISTED} more")
+        heading = f"{len(problems)} settings are wrong:"
+        return cls("\n".join([heading, *lines]), problems=problems)
 
 
 class PresetError(UsageError):

@@ -17,9 +17,11 @@ from hdkd_cli.errors import HdkdError
 
 MAX_BYTES = 16 << 20
 """A run.json of 100,000 class names has a fifth of it."""
+MAX_SETTINGS_BYTES = 1 << 20
+"""Settings have a few kilobytes."""
 MAX_DEPTH = 32
-MAX_BITS = 128
-"""Of an integer: costs, seeds and sizes need 64."""
+MAX_BITS = 63
+"""Of an integer: what tensors can hold."""
 
 Fault = Callable[[str], HdkdError]
 Model = TypeVar("Model", bound=BaseModel)
@@ -42,7 +44,7 @@ def read_text(path: Path, error: Fault, *, limit: int = MAX_BYTES) -> str:
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise error(f"{path}: is a folder, a file is needed") from None
+        raise error(f"{path}: is a folder, not a file") from None
     except OSError as problem:
         raise error(f"{path}: {problem.strerror}") from None
 
@@ -99,14 +101,14 @@ def parse_record(model: type[Model], schema: str, text: str, source: str, error:
         HdkdError: of ``error``; the text is none, is of another schema, or does not fit the model.
     """
     content = parse_json(text, source, error)
-    if not isinstance(content, dict):
-        raise error(f"{source}: is {type(content).__name__} in JSON, an object is needed")
-    found = content.get("schema")
+    found = content.get("schema") if isinstance(content, dict) else None
     if schema and found != schema:
-        what = f"schema {json.dumps(found)}" if found is not None else "JSON without a schema"
-        raise error(f"{source}: is {what[:100]}, schema {json.dumps(schema)} is needed")
+        what = f"schema {found!r:.100}" if found is not None else "JSON without a schema"
+        raise error(f"{source}: is {what}, schema {schema!r} is needed")
     try:
-        return model.model_validate_json(json.dumps(content), strict=True)
+        # Names of files that are no text have half characters, of which pydantic reads none.
+        valid = json.dumps(content, ensure_ascii=False).encode(errors="replace")
+        return model.model_validate_json(valid, strict=True)
     except ValidationError as problem:
         raise error(f"{source}: {first_fault(problem)}") from None
 
@@ -117,6 +119,12 @@ def first_fault(problem: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])[:200]
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
+
+
+def read_toml(path: Path, error: Fault) -> dict[str, Any]:
+    """What a TOML file of settings says; see ``read_text`` and ``parse_toml``."""
+    text = read_text(path, error, limit=MAX_SETTINGS_BYTES)
+    return parse_toml(text, str(path), error)
 
 
 def parse_toml(text: str, source: str, error: Fault) -> dict[str, Any]:

@@ -23,11 +23,12 @@ def open_run(name: str) -> RunFolder:
     Raises:
         RunError: there is no such run, or nothing on stdin.
     """
+    from hdkd_cli.reading import MAX_BYTES
     from hdkd_cli.runs.folder import RunFolder
 
     if name != "-":
         return RunFolder.open(Path(name))
-    line = sys.stdin.readline().strip()
+    line = sys.stdin.readline(MAX_BYTES).strip()
     if not line:
         raise RunError("no run folder on stdin", hint="did the command before it fail?")
     return RunFolder.open(Path(line))
@@ -157,9 +158,10 @@ def read_policy_option(policy: str | None, run: RunFolder | None) -> ExitPolicy:
         PolicyError: it is missing or unusable.
     """
     from hdkd_cli.evaluation.policy import parse_policy, read_policy
+    from hdkd_cli.reading import MAX_BYTES
 
     if policy == "-":
-        return parse_policy(sys.stdin.read(), "standard input")
+        return parse_policy(sys.stdin.read(MAX_BYTES), "standard input")
     if policy is None:
         if run is None:
             raise UsageError("--scores needs --policy FILE: there is no run to take a policy from")

@@ -134,6 +134,7 @@ class Reading:
                 split=meta.get("split"),
                 split_sha256=meta.get("split_sha256"),
                 samples=self.scores.num_samples,
+                classes=self.scores.num_classes,
             ),
             val_auroc=tuple(map(auroc, self.table.confidence_KN, self.table.correct_KN)),
             guarantee=guarantee,

@@ -103,9 +103,14 @@ def check_policy(policy: ExitPolicy, scores: Scores, *, allow_mismatch: bool) ->
         Warnings: another checkpoint (allowed), an unknown one, the samples it was fitted on.
 
     Raises:
-        PolicyError: another number of exits, or another checkpoint.
+        PolicyError: another number of exits or classes, or another checkpoint.
     """
     check_exits(policy, scores.num_exits)
+    if policy.fitted_on.classes not in {None, scores.num_classes}:
+        raise PolicyError(
+            f"the policy was fitted on {policy.fitted_on.classes} classes, the scores have "
+            f"{scores.num_classes}: it was calibrated for another network"
+        )
     checkpoint = scores.meta.get("checkpoint_sha256")
     warnings = check_checkpoint(policy, checkpoint, "the scores", allow_mismatch=allow_mismatch)
     if _same_samples(policy, scores):

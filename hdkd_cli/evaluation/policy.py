@@ -6,7 +6,6 @@ K exits; row k of ``weights`` and entry k of ``temperatures`` belong to exit k.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -15,18 +14,20 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
 from hdkd_cli.choices import CombinationKind, ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
 from hdkd_cli.errors import BudgetError, PolicyError
 from hdkd_cli.files import write_json
+from hdkd_cli.reading import parse_record, read_text
 from hdkd_cli.records import Part, Record
 
 # A confidence lies in [0, 1]: numbers outside are sentinels of other programs, and are refused.
 Threshold = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1)]
+# Beyond these, float32 holds no quotient of logits; those that are fitted lie far inside.
+Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -85,6 +86,8 @@ class FittedOn(Part):
     """The samples themselves."""
     samples: PositiveInt
     """How many there were."""
+    classes: PositiveInt | None = None
+    """C."""
 
 
 class Guarantee(Part):
@@ -119,7 +122,7 @@ class ExitPolicy(Record):
     """What is compared with the thresholds."""
     combination: Combination
     """Which logits the confidence and the prediction are read from."""
-    temperatures: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
     """(K,): the combined logits of exit k are divided by entry k."""
     points: Annotated[tuple[OperatingPoint, ...], Field(min_length=1)]
     """The family."""
@@ -206,15 +209,7 @@ def read_policy(path: Path) -> ExitPolicy:
     Raises:
         PolicyError: the file is missing, or is not such a policy.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise PolicyError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise PolicyError(f"{path}: is a folder, a policy file is needed") from None
-    except UnicodeDecodeError:
-        raise PolicyError(f"{path}: is not a JSON text") from None
-    return parse_policy(text, str(path))
+    return parse_policy(read_text(path, PolicyError), str(path))
 
 
 def parse_policy(text: str, source: str) -> ExitPolicy:
@@ -227,21 +222,4 @@ def parse_policy(text: str, source: str) -> ExitPolicy:
     Raises:
         PolicyError: it is not JSON, of another schema, or inconsistent.
     """
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as problem:
-        raise PolicyError(f"{source}: is not JSON ({problem})") from None
-    schema, wanted = (
-        record.get("schema") if isinstance(record, dict) else None,
-        ExitPolicy.schema_id,
-    )
-    if schema != wanted:
-        found = f"schema {schema!r}" if schema is not None else "JSON without a schema"
-        raise PolicyError(f"{source}: is {found}, a policy of schema {wanted!r} is needed")
-    try:
-        return ExitPolicy.model_validate_json(text)
-    except ValidationError as problem:
-        first = problem.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise PolicyError(f"{source}: {where + ': ' if where else ''}{message}") from None
+    return parse_record(ExitPolicy, ExitPolicy.schema_id, text, source, PolicyError)

@@ -18,6 +18,8 @@ from torch import Tensor
 from hdkd_cli.errors import ScoresError
 from hdkd_cli.files import read_tensors, write_tensors
 
+MAX_LOGIT = 1e30
+"""float32 ends at 3e38: differences and quotients by a temperature must fit too."""
 _COSTS = ("macs", "macs_eager", "ops", "params")
 
 
@@ -91,6 +93,11 @@ def _check_logits(logits_KNC: Tensor) -> None:
             bad = int((~logits_NC.isfinite()).sum())
             raise ScoresError(
                 f"exit {number}: {bad} of {logits_NC.numel()} logits are NaN or infinite"
+            )
+        if extremes.abs().max() > MAX_LOGIT:
+            raise ScoresError(
+                f"exit {number}: logits reach {float(extremes.abs().max()):.1e}; beyond "
+                f"{MAX_LOGIT:.0e} their differences overflow"
             )
 
 

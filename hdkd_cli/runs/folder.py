@@ -24,7 +24,8 @@ from typing import Any
 
 from hdkd_cli.errors import CheckpointError, RunError, UsageError
 from hdkd_cli.files import point_link, write_json, write_text
-from hdkd_cli.reading import read_text
+from hdkd_cli.reading import MAX_SETTINGS_BYTES, parse_record, read_text
+from hdkd_cli.records import RunInfo
 from hdkd_cli.runs.checkpoints import Checkpoint, newest_checkpoint
 from hdkd_cli.runs.metrics import open_plain, read_metrics
 from hdkd_cli.settings.keys import leaves
@@ -147,7 +148,7 @@ class RunFolder:
             SettingsError: settings.toml is damaged or of another version.
         """
         path = self.path / "settings.toml"
-        settings = from_toml(read_text(path, RunError), source=str(path))
+        settings = from_toml(read_text(path, RunError, limit=MAX_SETTINGS_BYTES), source=str(path))
         note_factories(leaves(settings).values(), str(path))
         return settings
 
@@ -158,10 +159,9 @@ class RunFolder:
             RunError: it is missing or damaged.
         """
         path = self.path / "run.json"
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as problem:
-            raise RunError(f"{path}: unreadable ({problem})") from None
+        text = read_text(path, RunError)
+        parse_record(RunInfo, SCHEMA, text, str(path), RunError)
+        return dict(json.loads(text))
 
     def update_info(self, **changes: Any) -> None:
         """Change entries of run.json."""

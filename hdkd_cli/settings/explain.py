@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -17,6 +17,9 @@ from hdkd_cli.settings.values import show
 
 PATTERNS = ("torchvision:MODEL", "timm:MODEL", "package.module:factory")
 """Names of networks beside the architectures of this package."""
+
+MAX_SHOWN = 200
+"""Characters of a value in a message."""
 
 
 def unknown_key(key: str, given: Layer, known: list[str]) -> Problem:
@@ -112,7 +115,12 @@ def _held(key: str, given: Layer) -> Given:
 
 def _where(key: str, given: Layer) -> str:
     value, origin = _held(key, given)
-    return f"{key} = {show(value)} ({origin})"
+    return f"{key} = {_brief(value)} ({origin})"
+
+
+def _brief(value: Any) -> str:
+    text = show(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _with_value(key: str, given: Layer) -> str:

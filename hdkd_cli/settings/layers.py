@@ -31,6 +31,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hdkd_cli.errors import Problem, SettingsError
+from hdkd_cli.reading import read_toml
 from hdkd_cli.records import ResolvedSettings
 from hdkd_cli.settings import presets
 from hdkd_cli.settings.datasets import DATASETS, dataset_spec
@@ -67,6 +68,8 @@ from hdkd_cli.settings.trust import trust_factories
 from hdkd_cli.settings.values import show
 
 DATASET = "dataset"
+MAX_GUESSES = 20
+"""Unknown keys for which the closest setting is looked up: each takes milliseconds."""
 RUN = "run"
 
 
@@ -120,7 +123,7 @@ def resolve(
         layers.append(table_layer(presets.read(preset).tables, f"preset {preset}", problems))
     if config is not None:
         try:
-            tables = presets.read_tables(config, SettingsError)
+            tables = read_toml(config, SettingsError)
         except SettingsError as error:
             problems += error.problems
         else:
@@ -271,10 +274,12 @@ def _take_out_unusable(given: Layer) -> Iterator[Problem]:
         yield unknown_network(given)
     in_use = {s: kinds(s) if s != "model" or network is None else (network,) for s in SECTIONS}
     known = [f"{s}.{field}" for s in SECTIONS for kind in in_use[s] for field in kind.model_fields]
+    guesses = MAX_GUESSES
     for key in list(given):
         value = given[key].value
         if field_of(key) is None or ".".join(key.split(".")[:2]) not in known:
-            yield unknown_key(key, given, [METHOD, *known])
+            guesses -= 1
+            yield unknown_key(key, given, [METHOD, *known] if guesses >= 0 else [])
         elif isinstance(value, str) and not _is_unicode(value):
             yield not_text(key, given)
         elif network is not None or not key.startswith("model."):

@@ -7,7 +7,6 @@ found in the package, or beside it when it runs from a checkout.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pydantic import Field, ValidationError
 from hdkd_cli import files
 from hdkd_cli.choices import PresetStatus
 from hdkd_cli.errors import PresetError, UsageError
+from hdkd_cli.reading import read_toml
 from hdkd_cli.records import PresetEntry, Presets
 from hdkd_cli.settings.section import Section
 
@@ -111,7 +111,7 @@ def read(preset: str) -> Preset:
         PresetError: it is not there, is not TOML, or its ``[preset]`` table is wrong.
     """
     path = find(preset)
-    tables = read_tables(path, PresetError)
+    tables = read_toml(path, PresetError)
     info = None
     if "preset" in tables:
         try:
@@ -143,21 +143,3 @@ def copy(preset: str, destination: Path, *, force: bool = False) -> Path:
         raise UsageError(f"{target}: is there already", hint="--force replaces it", subject=target)
     files.write_bytes(files.led_to(target), source.read_bytes())
     return target
-
-
-def read_tables(path: Path, error: type[UsageError]) -> dict[str, Any]:
-    """The content of a TOML file.
-
-    Raises:
-        UsageError: of class ``error``; it is missing, not a file, or not TOML (with the line).
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise error(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise error(f"{path}: is a folder, a TOML file is needed") from None
-    except UnicodeDecodeError:
-        raise error(f"{path}: is not a text file (UTF-8)") from None
-    except tomllib.TOMLDecodeError as problem:
-        raise error(f"{path}: is not valid TOML: {problem}") from None

@@ -5,7 +5,6 @@ All settings are written, absent ones as ``"none"``: the file stays true when a 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import tomlkit
 from tomlkit.items import Table
 
 from hdkd_cli.errors import Problem, SettingsError
+from hdkd_cli.reading import parse_toml
 from hdkd_cli.settings.keys import SECTIONS
 from hdkd_cli.settings.layers import combine
 from hdkd_cli.settings.schema import Settings
@@ -54,10 +54,7 @@ def from_toml(text: str, source: str = "settings") -> Settings:
     Raises:
         SettingsError: it is not TOML, or some settings are wrong: all of them are listed.
     """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
-        raise SettingsError(f"{source}: is not valid TOML: {problem}") from None
+    tables = parse_toml(text, source, SettingsError)
     problems: list[Problem] = []
     layer = table_layer(tables, source, problems)
     return combine([layer], problems).settings

@@ -8,11 +8,12 @@ absent value of an optional setting, in files too, since TOML has no null.
 from __future__ import annotations
 
 import json
-import tomllib
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from hdkd_cli.errors import SettingsError
+from hdkd_cli.reading import parse_toml
 from hdkd_cli.settings.keys import is_list, is_optional, is_text
 
 NONE = "none"
@@ -48,8 +49,8 @@ def _toml_or_text(text: str) -> Any:
     if text.lower() in ("true", "false"):  # TOML knows the lower-case words only
         return text.lower() == "true"
     try:
-        table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        table = parse_toml(f"value = {text}", "", SettingsError)
+    except SettingsError:
         return text
     return table["value"] if len(table) == 1 else text
 

@@ -66,6 +66,7 @@ def test_what_it_was_fitted_on():
         "split": "val",
         "split_sha256": FINGERPRINTS["split_sha256"],
         "samples": 77,
+        "classes": 7,
     }
     silent = calibrate(make_scores(meta={})).fitted_on
     assert (silent.checkpoint_sha256, silent.split, silent.split_sha256) == (None, None, None)

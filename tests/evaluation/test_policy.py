@@ -65,7 +65,7 @@ def policies(draw):
             kind=draw(st.sampled_from(["single", "mean", "cost-weighted", "fitted"])),
             weights=draw(rows_of_weights(num_exits)),
         ),
-        temperatures=draw(st.tuples(*[positive] * num_exits)),
+        temperatures=draw(st.tuples(*[st.floats(1e-6, 1e6)] * num_exits)),
         points=tuple(draw(st.lists(point, min_size=1, max_size=4))),
         fitted_on=FittedOn(
             checkpoint_sha256=draw(hashes),
@@ -148,16 +148,19 @@ def test_fields_of_the_future_are_ignored():
         (["points", 1, "thresholds"], [0.5, 0.5, 0.5], "point 2 has 3 thresholds"),
         (["points", 0, "thresholds"], [1e8, 0.5], "points.0.thresholds.0: .*less than or equal"),
         (["points", 0, "thresholds"], [0.5, -1e8], "points.0.thresholds.1: .*greater than or"),
-        (["points", 0, "thresholds"], [math.nan, 0.5], "points.0.thresholds.0: .*finite"),
-        (["points", 0, "thresholds"], [math.inf, 0.5], "points.0.thresholds.0: .*finite"),
+        (["points", 0, "thresholds"], [math.nan, 0.5], "NaN is no number in JSON"),
+        (["points", 0, "thresholds"], [math.inf, 0.5], "Infinity is no number"),
         (["points", 0, "thresholds"], ["0.5", 0.5], "points.0.thresholds.0: .*valid number"),
         (["points", 0, "val_macs"], 0, "points.0.val_macs: .*greater than 0"),
         (["points", 0, "val_top1_pct"], 101, "points.0.val_top1_pct: .*less than"),
         (["points"], [], "points: .*at least 1"),
         (["temperatures"], [1, 1], "2 temperatures but 3 rows"),
         (["temperatures"], [], "temperatures: .*at least 1"),
-        (["temperatures", 1], 0, "temperatures.1: .*greater than 0"),
-        (["temperatures", 1], math.nan, "temperatures.1: .*finite"),
+        (["temperatures", 1], 0, "temperatures.1: .*greater than or equal to 0.000001"),
+        (["temperatures", 1], 1e-300, "temperatures.1: .*greater than or equal to 0.000001"),
+        (["temperatures", 1], 1e300, "temperatures.1: .*less than or equal to 1000000"),
+        (["temperatures", 1], 10**400, "holds a number of more than 63 bits"),
+        (["temperatures", 1], math.nan, "NaN is no number in JSON"),
         (["combination", "weights", 1], [0.5, 0.6, 0], "row 2 sums to 1.1, not 1"),
         (["combination", "weights", 1], [0.5, 0.5], "row 2 has 2 weights, 3 are needed"),
         (["combination", "weights", 1], [0, 0.5, 0.5], "row 2 weighs an exit that comes later"),
@@ -180,7 +183,7 @@ def test_every_field_is_needed(key):
         parse_policy(json.dumps(record), "stdin")
 
 
-@pytest.mark.parametrize("text", ["", "{", "runs/x", "[" * 100_000, "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "runs/x", "\x00", "1" * 5000])
 def test_not_json(text):
     with pytest.raises(PolicyError, match="stdin: is not JSON"):
         parse_policy(text, "stdin")
@@ -188,8 +191,14 @@ def test_not_json(text):
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"hdkd/policy/1"', "{}"])
 def test_json_but_no_policy(text):
-    with pytest.raises(PolicyError, match="JSON without a schema, a policy of schema"):
+    with pytest.raises(PolicyError, match="JSON without a schema, .* is needed"):
         parse_policy(text, "stdin")
+
+
+@pytest.mark.parametrize("depth", [100, 100_000])
+def test_deep_json(depth):
+    with pytest.raises(PolicyError, match="stdin: is nested more than 32 deep"):
+        parse_policy("[" * depth + "]" * depth, "stdin")
 
 
 def test_unreadable_files(tmp_path):
@@ -198,7 +207,7 @@ def test_unreadable_files(tmp_path):
     with pytest.raises(PolicyError, match="is a folder"):
         read_policy(tmp_path)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PolicyError, match="not a JSON text"):
+    with pytest.raises(PolicyError, match="not a text file"):
         read_policy(tmp_path / "binary.json")
 
 

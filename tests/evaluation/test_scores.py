@@ -88,8 +88,10 @@ def test_logits_that_are_not_finite_are_counted(bad, dtype):
         make_scores(logits_KNC=logits_KNC)
 
 
-def test_the_largest_float_is_finite():
-    make_scores(logits_KNC=torch.full((3, 60, 7), torch.finfo(torch.float32).max))
+def test_logits_whose_differences_overflow_are_refused():
+    make_scores(logits_KNC=torch.full((3, 60, 7), 1e30))
+    with pytest.raises(ScoresError, match=r"exit 1: logits reach 3.4e\+38"):
+        make_scores(logits_KNC=torch.full((3, 60, 7), torch.finfo(torch.float32).max))
 
 
 def test_tied_parameters_need_not_grow():

@@ -59,7 +59,7 @@ def test_a_run_without_checkpoint_says_how_to_finish_it(tmp_path):
 def test_damaged_run_json(tmp_path):
     run = RunFolder.create(tmp_path, "digits", SETTINGS)
     (run.path / "run.json").write_text("{")
-    with pytest.raises(RunError, match="unreadable"):
+    with pytest.raises(RunError, match="is not JSON"):
         run.info()
 
 

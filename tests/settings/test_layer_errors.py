@@ -182,7 +182,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     broken.write_text("[data]\nflip = maybe\n")
     other = "data.flipp (--set): no such setting; closest: data.flip = false"
     assert problems("data.flipp=1", config=missing) == [f"{missing}: no such file", other]
-    assert problems(config=folder) == [f"{folder}: is a folder, a TOML file is needed"]
+    assert problems(config=folder) == [f"{folder}: is a folder, not a file"]
     (line,) = problems(config=broken)
     assert line.startswith(f"{broken}: is not valid TOML: ")
     assert "line 2" in line

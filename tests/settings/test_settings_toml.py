@@ -27,7 +27,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]))
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 positive = numbers.filter(lambda x: x > 0)
 values = st.recursive(
-    text | numbers | st.integers() | st.booleans(),
+    text | numbers | st.integers(1 - 2**63, 2**63 - 1) | st.booleans(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=8,
 )
@@ -73,7 +73,7 @@ anything = st.builds(
         ).map(tuple),
     ),
     training=some(
-        TrainingSettings, seed=st.integers(min_value=0), max_steps=st.none() | counts, device=text
+        TrainingSettings, seed=st.integers(0, 2**63 - 1), max_steps=st.none() | counts, device=text
     ),
 )  # fmt: skip
 

@@ -58,7 +58,11 @@ def test_any_text_is_taken(text: str) -> None:
         from_text(text, field_of(key))
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.booleans())
+@given(
+    st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(1 - 2**63, 2**63 - 1)
+    | st.booleans()
+)
 @settings(deadline=None)
 def test_shown_values_are_read_back(value: float) -> None:
     assert from_text(show(value), field_of("model.options.x")) == value
