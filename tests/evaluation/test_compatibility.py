@@ -140,3 +140,10 @@ def test_a_guarantee_is_about_one_network():
     for other_size in ({"exits": 4}, {"classes": 9}):
         with pytest.raises(ScoresError, match="another network"):
             check_calibration(make_scores(), make_scores(seed=1, meta=ASIDE, **other_size))
+
+
+def test_another_number_of_classes_is_refused_whatever_is_allowed():
+    policy = fitted(meta={})
+    other = make_scores(classes=9, meta={})
+    with pytest.raises(PolicyError, match="fitted on 7 classes, the scores have 9"):
+        check_policy(policy, other, allow_mismatch=True)

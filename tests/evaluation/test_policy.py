@@ -191,7 +191,7 @@ def test_not_json(text):
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"hdkd/policy/1"', "{}"])
 def test_json_but_no_policy(text):
-    with pytest.raises(PolicyError, match="JSON without a schema, .* is needed"):
+    with pytest.raises(PolicyError, match=r"JSON without a schema, .* is needed"):
         parse_policy(text, "stdin")
 
 

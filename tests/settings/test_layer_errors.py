@@ -1,5 +1,6 @@
 """Every mistake is reported, together, with the layer it came from and what to do."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,24 @@ def test_missing_preset_names_the_closest() -> None:
         PresetError, match=r"no such preset\nhint: closest: digits; there are: .*digits"
     ):
         resolve("digit", environment={})
+
+
+def test_very_many_unknown_keys_are_told_at_once(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("".join(f"key{n} = {n}\n" for n in range(10_000)))
+    began = time.monotonic()
+    with pytest.raises(SettingsError) as caught:
+        resolve(environment={}, config=config)
+    assert len(caught.value.problems) == 10_000
+    heading, *listed = str(caught.value).splitlines()
+    assert heading == "10000 settings are wrong:"
+    assert listed[-1] == "  and 9950 more"
+    assert len(listed) == 51
+    assert time.monotonic() - began < 30  # looking up what each is closest to takes minutes
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "9" * 30, "[" * 2000 + "]" * 2000])
+def test_values_beyond_all_limits(value: str) -> None:
+    (line,) = problems(f"training.epochs={value}")
+    assert line.endswith("… (--set): should be a valid integer") or len(value) == 30
+    assert len(line) < 300
