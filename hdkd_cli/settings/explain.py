@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from hdkd_cli.errors import Problem
-from hdkd_cli.settings.keys import SECTIONS, closest, default_of, field_of, kinds
+from hdkd_cli.settings.keys import SECTIONS, closest, default_of, field_of, kind_of, kinds
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.sources import DEFAULT, Given, Layer
 from hdkd_cli.settings.values import show
@@ -110,7 +110,10 @@ def _mentioned(section: str, message: str, given: Layer) -> str:
 
 
 def _held(key: str, given: Layer) -> Given:
-    return given.get(key, Given(default_of(key), DEFAULT))
+    section = key.partition(".")[0]
+    name = given.get(f"{section}.name")
+    kind = kind_of(section, name.value) if name is not None and len(kinds(section)) > 1 else None
+    return given.get(key, Given(default_of(key, kind), DEFAULT))
 
 
 def _where(key: str, given: Layer) -> str:
@@ -126,5 +129,4 @@ def _brief(value: Any) -> str:
 def _with_value(key: str, given: Layer) -> str:
     if key in SECTIONS or "." not in key:
         return key
-    value = given[key][0] if key in given else default_of(key)
-    return f"{key} = {show(value)}"
+    return f"{key} = {show(_held(key, given).value)}"

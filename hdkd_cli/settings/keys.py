@@ -40,10 +40,19 @@ def kind_of(section: str, name: Any) -> type[Section] | None:
     return settings_of_network(name)
 
 
-def default_of(key: str) -> Any:
-    """The schema's own value of ``key``; None where it has none."""
-    section, _, field = key.partition(".")
-    return getattr(getattr(Settings(), section), field, None)
+def default_of(key: str, kind: type[Section] | None = None) -> Any:
+    """The schema's own value of ``key``; None where it has none.
+
+    Args:
+        key: The setting.
+        kind: The class its section has; None: that of the schema's own settings.
+    """
+    section, _, name = key.partition(".")
+    kind = kind or type(getattr(Settings(), section))
+    field = kind.model_fields.get(name)
+    if field is None or field.is_required():
+        return None
+    return field.get_default(call_default_factory=True)
 
 
 def field_of(key: str) -> FieldInfo | None:

@@ -262,8 +262,9 @@ def _goes_with_name(section: str, key: str, new: Any) -> bool:
         return field in ("options", "train_per_class") or any(
             field in spec.defaults for spec in DATASETS.values()
         )
-    kind = kind_of(section, new)  # a number of exits is one in every network that can be told it
-    kept = {"name", "exits"} & set(kind.model_fields if kind else ())
+    # A number of exits is one in every network that can be told it; any network can be static.
+    kind = kind_of(section, new)
+    kept = {"name", "static", "exits"} & set(kind.model_fields if kind else ())
     return field not in kept
 
 

@@ -152,6 +152,11 @@ def test_all_mistakes_of_all_layers_at_once(tmp_path: Path) -> None:
     assert len(lines) == len(expected)
 
 
+def test_defaults_are_those_of_the_network() -> None:
+    (line,) = problems("model.name=ranet", "model.scales=1,2")
+    assert "model.growth_factors = [4, 2, 1] (default)" in line
+
+
 def test_network_of_ones_own_needs_its_exits() -> None:
     assert problems("model.name=a:b", "model.base=1") == [
         'model.base (--set): model.name = "a:b" (--set) has only '

@@ -14,6 +14,7 @@ from hdkd_cli.settings.schema import (
     Settings,
 )
 from hdkd_cli.settings.sources import FLAGS
+from hdkd_cli.settings.toml import from_toml, to_toml
 
 
 def toml(path: Path, text: str) -> str:
@@ -233,3 +234,19 @@ def test_with_another_image_size_a_pretrained_backbone_crops_nothing() -> None:
         "data.image_size=64",
     )  # fmt: skip
     assert (resolved.settings.data.image_size, resolved.settings.data.resize) == (64, None)
+
+
+def test_a_change_of_network_keeps_what_every_network_can_be() -> None:
+    resolved = resolve(
+        "digits", environment={}, assignments=["model.name=ranet", "training.seed=1"]
+    )
+    assert not [note for note in resolved.notes if "static" in note]
+    static = resolve("digits", environment={}, assignments=["method=static", "model.name=ranet"])
+    assert static.settings.model.static
+
+
+@pytest.mark.parametrize("exits", ["layer1,layer3", '["layer1", "layer3"]'])
+def test_exits_may_be_names_of_blocks(exits: str) -> None:
+    resolved = given("model.name=torchvision:resnet18", f"model.exits={exits}")
+    assert leaves(resolved.settings)["model.exits"] == ("layer1", "layer3")
+    assert from_toml(to_toml(resolved.settings)) == resolved.settings
