@@ -23,13 +23,12 @@ from typing import Any
 
 from harness import RESULTS, write_record
 
-from hdkd_cli.devices import resolve_device
 from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import calibrate_geometric
 from hdkd_cli.evaluation.combination import fixed_combination
-from hdkd_cli.evaluation.of_run import scores_of_run
 from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.files import write_json
+from hdkd_cli.library.run import Run
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.toml import to_toml
@@ -133,11 +132,8 @@ def progress(run_dir: Path) -> dict[str, Any]:
 def evaluate(run_dir: Path, data_dir: Path) -> dict[str, Any]:
     """Both evaluations of the finished run under each combination; thresholds come from val."""
     run = RunFolder.open(run_dir)
-    device = resolve_device("auto")
-    val, test = (
-        scores_of_run(run, split, device=device, data_root=str(data_dir), note=print)
-        for split in ("val", "test")
-    )
+    opened = Run(folder=run, data_dir=data_dir, note=print)
+    val, test = opened.scores("val"), opened.scores("test")
     results = {}
     for kind in COMBINATIONS:
         policy = calibrate_geometric(

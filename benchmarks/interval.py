@@ -16,11 +16,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from harness import write_record
 
 from hdkd_cli.evaluation.bootstrap import paired_difference
-from hdkd_cli.evaluation.of_run import scores_of_run
+from hdkd_cli.library.run import Run
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.training.schedule import weights_learning_rate
 from hdkd_cli.ui.report.history import read_history
@@ -28,10 +27,10 @@ from hdkd_cli.ui.report.history import read_history
 
 def compare(runs: list[RunFolder], data_root: str | None) -> list[dict[str, object]]:
     """A row a run; the first one is what the others are compared with."""
-    device = torch.device("cpu")
     rows, first_N = [], None
     for run in runs:
-        scores = scores_of_run(run, "test", device=device, data_root=data_root, note=print)
+        data_dir = None if data_root is None else Path(data_root)
+        scores = Run(folder=run, data_dir=data_dir, device="cpu", note=print).scores("test")
         right_KN = (scores.logits_KNC.argmax(-1) == scores.labels_N).double().numpy()
         mean_N = 100 * right_KN.mean(axis=0)
         first_N = mean_N if first_N is None else first_N

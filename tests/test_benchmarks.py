@@ -32,7 +32,7 @@ import thresholds
 from hdkd_cli.data import open_data
 from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import fit_combination
-from hdkd_cli.evaluation.of_run import scores_of_run
+from hdkd_cli.library.run import Run
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.training.session import run_training
 
@@ -350,7 +350,7 @@ def test_a_run_does_not_differ_from_itself(runs_dir):
     run = RunFolder.create(runs_dir, "test", settings)
     run_training(run, settings, open_data(settings.data), CPU, sinks=[])
     first, again = interval.compare([run, run], None)
-    scores = scores_of_run(run, "test", device=CPU, note=print)
+    scores = Run(folder=run, device="cpu").scores("test")
     single = fit_combination(scores, "single", temperature=False)
     exits = anytime(scores, *single, ece_bins=15, run=None).exits
     assert first["test_top1_pct"] == [round(e.top1_pct, 2) for e in exits]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,17 +11,16 @@ import typer
 
 from hdkd_cli.choices import CompareBy
 from hdkd_cli.commands import options
-from hdkd_cli.commands.inputs import open_run, read_source, scores_of
+from hdkd_cli.commands.inputs import open_run, score_source
 from hdkd_cli.errors import ArtifactError, UsageError
 from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import emit
 
 if TYPE_CHECKING:
-    from hdkd_cli.choices import Role
+    from hdkd_cli.choices import HeldOut
     from hdkd_cli.evaluation.compare import Answers
     from hdkd_cli.evaluation.policy import ExitPolicy
-    from hdkd_cli.evaluation.scores import Scores
-    from hdkd_cli.runs.folder import RunFolder
+    from hdkd_cli.library.run import Run
 
 COLUMNS = (
     "other", "what", "first_pct", "other_pct", "difference_pct", "low_pct", "high_pct", "seeds",
@@ -82,11 +81,11 @@ def compare(
     if by == "method" and files:
         raise UsageError("--by method reads the method and seed of runs: a score file has neither")
 
-    def collect(run: RunFolder, role: Role) -> Scores:
-        return scores_of(run, role, data_dir=data_dir, device=device, batch_size=batch_size)
-
-    folders = [open_run(name) for name in runs or ()]
-    answers = [*_of_runs(folders, split or "test", collect), *_of_files(files, split)]
+    opened = [
+        open_run(name, data_dir=data_dir, device=device, batch_size=batch_size)
+        for name in runs or ()
+    ]
+    answers = [*_of_runs(opened, split or "test"), *_of_files(files, split)]
     macs = [parse_budget(text, answers[0].macs_K[-1]) for text in budget or ()]
     record = compare_answers(answers, by=by, budgets=macs)
     for one in record.incomparable:
@@ -99,12 +98,10 @@ def compare(
     emit(record, form, columns=COLUMNS)
 
 
-def _of_runs(
-    runs: Sequence[RunFolder], role: Role, collect: Callable[[RunFolder, Role], Scores]
-) -> Iterator[Answers]:
+def _of_runs(runs: Sequence[Run], role: HeldOut) -> Iterator[Answers]:
     from hdkd_cli.evaluation.compare import Answers, method_names
 
-    settings = [run.settings() for run in runs]
+    settings = [run.settings for run in runs]
     kept = [_policies(run) for run in runs]
     fit = bool(runs) and not set.intersection(*(set(policies) for policies in kept))
     if fit:
@@ -114,24 +111,24 @@ def _of_runs(
         runs, _names(runs), methods, kept, settings, strict=True
     ):
         yield Answers.of(
-            collect(run, role),
-            _geometric(run, collect) if fit else policies,
+            run.scores(role),
+            _geometric(run) if fit else policies,
             name=name,
-            run=str(run.path),
+            run=run.name,
             method=method,
             seed=of_run.training.seed,
         )
 
 
-def _of_files(files: Sequence[Path], split: str | None) -> Iterator[Answers]:
+def _of_files(files: Sequence[Path], split: HeldOut | None) -> Iterator[Answers]:
     from hdkd_cli.evaluation.compare import Answers
 
     for path in files:
-        source = read_source(None, path, split, "test", data_dir=None, device=None, batch_size=None)
-        yield Answers.of(source.scores, {}, name=source.name, run=source.name)
+        source = score_source(None, path)
+        yield Answers.of(source.scores(split), {}, name=source.name, run=source.name)
 
 
-def _names(runs: Sequence[RunFolder]) -> list[str]:
+def _names(runs: Sequence[Run]) -> list[str]:
     """What each run is called: its folder's name, or its path where names are not unique."""
     names = [run.path.resolve().name for run in runs]
     if len(set(names)) == len(names):
@@ -142,17 +139,17 @@ def _names(runs: Sequence[RunFolder]) -> list[str]:
     return paths
 
 
-def _policies(run: RunFolder) -> Mapping[str, ExitPolicy]:
+def _policies(run: Run) -> Mapping[str, ExitPolicy]:
     """The policies of a run that belong to its checkpoint."""
     from hdkd_cli.evaluation.compatibility import check_checkpoint
     from hdkd_cli.evaluation.policy import read_policy
 
     found = {}
-    for path in sorted(run.policies.glob("*.json")):
+    for path in sorted(run.folder.policies.glob("*.json")):
         try:
             policy = read_policy(path)
             check_checkpoint(
-                policy, run.checkpoint().model_sha256, str(run.path), allow_mismatch=False
+                policy, run.folder.checkpoint().model_sha256, run.name, allow_mismatch=False
             )
         except ArtifactError as problem:
             talk.warning(f"{path}: left out ({problem})")
@@ -161,14 +158,12 @@ def _policies(run: RunFolder) -> Mapping[str, ExitPolicy]:
     return found
 
 
-def _geometric(
-    run: RunFolder, collect: Callable[[RunFolder, Role], Scores]
-) -> Mapping[str, ExitPolicy]:
+def _geometric(run: Run) -> Mapping[str, ExitPolicy]:
     """The geometric family of the run's val scores, which is not kept."""
     from hdkd_cli.evaluation.calibration import calibrate_geometric
 
     try:
-        scores = collect(run, "val")
+        scores = run.scores("val")
     except ArtifactError as problem:
         talk.warning(f"{run.path}: no policy can be fitted ({problem})")
         return {}

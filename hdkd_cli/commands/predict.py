@@ -12,7 +12,7 @@ import typer
 
 from hdkd_cli.choices import OutputFormat
 from hdkd_cli.commands import options
-from hdkd_cli.commands.inputs import one_point, open_run, read_policy_option
+from hdkd_cli.commands.inputs import open_run, policy_option
 from hdkd_cli.errors import DataError, UsageError
 from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import emit
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
-    from hdkd_cli.inference.of_run import Deployed
+    from hdkd_cli.library.run import Run
     from hdkd_cli.records import Prediction
-    from hdkd_cli.runs.folder import RunFolder
 
 COLUMNS = ("image", "class", "exit", "confidence", "macs")
 
@@ -67,26 +66,18 @@ def predict(
     point. --data-dir is needed only if --budget has to be solved for and the run has moved.
     """
     _refuse_stdin_twice(run, images, policy)
-    from hdkd_cli.devices import resolve_device
-    from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
     from hdkd_cli.inference.arriving import image_files, lines_of
-    from hdkd_cli.inference.of_run import deployed
-    from hdkd_cli.runs.network import trained_network
 
-    opened = open_run(run)
-    names: Iterable[str] = lines_of(sys.stdin.fileno()) if images == ["-"] else image_files(images)
-    chosen = read_policy_option(policy, opened)
-    at = deployed(trained_network(opened), resolve_device(device or "auto"))
-    check_exits(chosen, at.net.num_exits)
-    for warning in check_checkpoint(
-        chosen, opened.checkpoint().model_sha256, str(opened.path), allow_mismatch=allow_mismatch
-    ):
-        talk.warning(warning)
-    chosen, point = one_point(
-        chosen, opened, budget, full_macs=at.costs.macs_K[-1], data_dir=data_dir, device=device
+    opened = open_run(
+        run,
+        data_dir=data_dir,
+        device=device,
+        batch_size=batch_size,
+        allow_mismatch=allow_mismatch,
     )
-    size = batch_size or opened.settings().evaluation.batch_size
-    session = _Session(opened, at, chosen, point, batch_size=size, regroup=regroup)
+    names: Iterable[str] = lines_of(sys.stdin.fileno()) if images == ["-"] else image_files(images)
+    chosen = opened.policy(policy_option(policy))
+    session = _Session(opened, chosen, opened.point(chosen, budget), regroup=regroup)
     emit(session.records(names), form or "jsonl", columns=COLUMNS)
     session.close()
     if session.bad and not skip_bad:
@@ -108,25 +99,24 @@ class _Session:
 
     def __init__(
         self,
-        run: RunFolder,
-        at: Deployed,
+        run: Run,
         policy: ExitPolicy,
         point: OperatingPoint,
         *,
-        batch_size: int,
         regroup: bool,
     ) -> None:
         from hdkd_cli.inference.early_exit import EarlyExit
-        from hdkd_cli.inference.latency import device_of
         from hdkd_cli.inference.regroup import Regrouped
 
-        self.settings = run.settings().data
-        self.classes: list[str] = run.info()["classes"]
-        self.macs_K = at.costs.macs_K
-        self.device: torch.device = device_of(at.net)
-        self.batch_size = batch_size
-        self.early = EarlyExit(at.net, policy, point)
-        self.stream = Regrouped(at.net, policy, point, batch_size=batch_size) if regroup else None
+        self.settings = run.settings.data
+        self.classes = run.classes
+        self.macs_K = run.costs.macs_K
+        self.device = run.where
+        self.batch_size = run.images_per_pass
+        self.early = EarlyExit(run.deployed, policy, point)
+        self.stream = None
+        if regroup:
+            self.stream = Regrouped(run.deployed, policy, point, batch_size=self.batch_size)
         self.done = self.bad = 0
         self.exits: Counter[int] = Counter()
         self.began: float | None = None

@@ -5,17 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hdkd_cli.commands import options
-from hdkd_cli.commands.inputs import open_run, scores_of
+from hdkd_cli.commands.inputs import open_run
 from hdkd_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from hdkd_cli.evaluation.scores import Scores
-    from hdkd_cli.runs.folder import RunFolder
 
 
 def report(
@@ -65,11 +61,13 @@ def report(
 
     from hdkd_cli.ui.report.read import read_runs
 
-    def scores(run: RunFolder) -> Scores:
-        return scores_of(run, "test", data_dir=data_dir, device=device, batch_size=batch_size)
-
-    folders = [open_run(name) for name in runs]
-    contents = read_runs(folders, scores)
+    opened = [
+        open_run(name, data_dir=data_dir, device=device, batch_size=batch_size) for name in runs
+    ]
+    by_path = {run.path: run for run in opened}
+    contents = read_runs(
+        [run.folder for run in opened], lambda folder: by_path[folder.path].scores("test")
+    )
     if plain:
         from hdkd_cli.ui.report.plain import write_plain
 
@@ -79,7 +77,7 @@ def report(
     from hdkd_cli.files import is_no_file, led_to
     from hdkd_cli.ui.report.write import write_report
 
-    own = folders[0].path / "reports" / "report.html"
+    own = opened[0].path / "reports" / "report.html"
     target = output or own
     place = own if is_no_file(target) else target
     beside = figures or place.with_name(f"{place.stem}-figures")

@@ -181,6 +181,10 @@ class ExitPolicy(Record):
             )
         return max(affordable, key=lambda point: (point.val_top1_pct, -point.val_macs))
 
+    def only(self, point: OperatingPoint) -> ExitPolicy:
+        """The policy with one operating point."""
+        return self.model_copy(update={"points": (point,)})
+
     def cheapest(self, top1_pct: float) -> OperatingPoint:
         """The cheapest point with at least this validation accuracy; the more accurate on ties.
 

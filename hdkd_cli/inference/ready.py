@@ -11,7 +11,15 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.models.contract import MultiExitNet
+
+
+def deployed(net: MultiExitNet, device: torch.device) -> MultiExitNet:
+    """Get ``net`` ready; on a CPU, this process then keeps the memory that it frees."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    return ready(net, device)
 
 
 def ready(net: MultiExitNet, device: torch.device) -> MultiExitNet:

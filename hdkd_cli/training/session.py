@@ -24,7 +24,6 @@ from hdkd_cli.errors import (
     SettingsError,
     UsageError,
 )
-from hdkd_cli.evaluation.of_run import refuse_other_images
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.runs.checkpoints import (
@@ -34,6 +33,7 @@ from hdkd_cli.runs.checkpoints import (
     steps_of,
 )
 from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.runs.images import refuse_other_images
 from hdkd_cli.runs.metrics import MetricsLog
 from hdkd_cli.settings.networks import BackboneSettings
 from hdkd_cli.settings.schema import Settings

@@ -57,7 +57,7 @@ def test_a_budget_chooses_the_point(
         chosen.append(policy)
         folder.mkdir()
 
-    monkeypatch.setattr(module, "export", export)
+    monkeypatch.setattr("hdkd_cli.library.run.export", export)
     for number, budget in enumerate(([], ["--budget", "1"], ["--budget", "0.6"])):
         out = f"-o{tmp_path / str(number)}"
         assert app.run(["export", str(trained), "--to", "pt2", out, *budget]) == 0

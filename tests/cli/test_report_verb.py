@@ -31,12 +31,12 @@ def test_default_place_stdin_and_images_that_are_gone(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{trained}\n"))
     text = (trained / "run.json").read_text()
-    before = text[text.index('"test": "') :][:20]
-    (trained / "run.json").write_text(text.replace(before, before[:9] + "0" * 11))  # other images
+    before = text[text.index('"train": "') :][:20]
+    (trained / "run.json").write_text(text.replace(before, before[:10] + "0" * 10))  # other images
     assert app.run(["report", "-", "--figures", str(tmp_path / "figures")]) == 0
     assert capsys.readouterr().out == f"{trained}/reports/report.html\n"
     html = (trained / "reports" / "report.html").read_text()
-    assert "The test images cannot be used" in html
+    assert "There are no test scores" not in html  # those that were kept serve
     assert "No easy and hard images" in html
     assert '<img src="data:image/png' not in html
     assert (tmp_path / "figures" / "reliability.csv").exists()

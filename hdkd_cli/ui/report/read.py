@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.errors import ArtifactError, DataError, RunError
+from hdkd_cli.errors import ArtifactError, RunError
 from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compare import Answers, Curve, compare, method_names
@@ -25,7 +25,7 @@ from hdkd_cli.evaluation.compatibility import check_policy
 from hdkd_cli.evaluation.per_class import confusion
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.evaluation.reliability import Reliability, reliability
-from hdkd_cli.evaluation.scores import Scores, read_scores
+from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import Simulation, budget, simulate, threshold_array
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.records import Comparison
@@ -213,7 +213,7 @@ def _evaluation(
 ) -> Evaluation | None:
     path = printable(str(run.path))
     try:
-        scores = _test_scores(run, scores_of, missing)
+        scores = scores_of(run)
     except ArtifactError as problem:
         said = printable(f"There are no test scores: {problem}.")
         missing.append(Missing(said, f"hdkd eval-anytime {path}"))
@@ -249,22 +249,6 @@ def _evaluation(
             curves={c.name: Curve(c.policy, c.table.correct_KN[0], c.correct_PN) for c in curves},
         ),
     )
-
-
-def _test_scores(run: RunFolder, scores_of: ScoresOf, missing: list[Missing]) -> Scores:
-    """The run's test scores; where its images are gone, those it kept of the same checkpoint."""
-    try:
-        return scores_of(run)
-    except DataError as problem:
-        kept = run.path / "scores" / "test.safetensors"
-        if not kept.exists():
-            raise
-        scores = read_scores(kept)
-        if scores.meta.get("checkpoint_sha256") != run.checkpoint().model_sha256:
-            raise
-        said = f"The test images cannot be used ({problem}): scores kept earlier serve."
-        missing.append(Missing(printable(said)))
-        return scores
 
 
 def _curves(run: RunFolder, scores: Scores, missing: list[Missing]) -> tuple[BudgetCurve, ...]:

@@ -12,10 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from hdkd_cli.data import open_data
 from hdkd_cli.errors import ArtifactError, DataError
-from hdkd_cli.evaluation.of_run import refuse_other_images
 from hdkd_cli.files import write_bytes, write_text
+from hdkd_cli.runs.images import images_of_run
 from hdkd_cli.ui.report.drawing import Drawing, css_colours, drawn, inline_svg
 from hdkd_cli.ui.report.facts import differing_settings, facts, headline, setting_rows
 from hdkd_cli.ui.report.figures import run_figures, shared_figures
@@ -143,10 +142,8 @@ def _with_gallery(run: RunContent, data_root: str | None) -> tuple[RunContent, G
     """Easy and hard images; without images, the run says so."""
     if run.evaluation is None or not run.evaluation.curves:
         return run, ()
-    changes = {"download": False} | ({"root": data_root} if data_root else {})
     try:
-        data = open_data(run.settings.data.model_copy(update=changes))
-        refuse_other_images(run.folder, data)
+        data = images_of_run(run.folder, None if data_root is None else Path(data_root))
         return run, read_gallery(run.evaluation.curves[0], data)
     except DataError as problem:
         said = printable(f"No easy and hard images: {problem}.")

@@ -1,0 +1,6 @@
+"""What stands behind ``import hdkd_cli``: a verb does nothing that is not here.
+
+evaluated   what can be evaluated and calibrated: the base of the next two; a score file
+profile     what a network costs, of a run or a preset
+run         a run folder opened for use: scores, images, network, policy, operating point
+"""

@@ -1,0 +1,378 @@
+"""What can be evaluated and calibrated, be it a run or a score file: all of it reads `Scores`."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hdkd_cli.choices import (
+    CombinationKind,
+    ConfidenceKind,
+    GuaranteeKind,
+    HeldOut,
+    PolicyKind,
+    RiskKind,
+)
+from hdkd_cli.errors import PolicyError, SettingsError, UsageError
+from hdkd_cli.evaluation.anytime import anytime
+from hdkd_cli.evaluation.budget import parse_budget
+from hdkd_cli.evaluation.calibration import (
+    DEFAULT_COMBINATION,
+    calibrate_geometric,
+    calibrate_optimal,
+    calibrate_risk,
+    fit_combination,
+)
+from hdkd_cli.evaluation.compatibility import check_calibration, check_policy, check_scores
+from hdkd_cli.evaluation.policy import ExitPolicy, read_policy, write_policy
+from hdkd_cli.evaluation.scores import Scores, read_scores
+from hdkd_cli.evaluation.simulate import budget
+from hdkd_cli.files import led_to
+from hdkd_cli.records import Anytime, Budget
+from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.settings.schema import EvaluationSettings
+
+DELTA = 0.1
+"""Probability that a guarantee fails, unless another is asked for. [ours]"""
+
+Tell = Callable[[str], object]
+
+
+def quiet(sentence: str) -> None:
+    """Tell nobody."""
+
+
+def warn(sentence: str) -> None:
+    """Tell as Python does."""
+    warnings.warn(sentence, stacklevel=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(ABC):
+    """Something that has scores.
+
+    Attributes:
+        allow_mismatch: Use a policy that was fitted on another checkpoint, with a warning.
+        note: Told in sentences what is worth knowing.
+        warn: Told in sentences what may make numbers other than they seem.
+    """
+
+    allow_mismatch: bool = False
+    note: Tell = field(default=quiet, repr=False)
+    warn: Tell = field(default=warn, repr=False)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What records call it: its path."""
+
+    @property
+    @abstractmethod
+    def reading(self) -> EvaluationSettings:
+        """How its scores are read."""
+
+    @abstractmethod
+    def scores(self, split: HeldOut | None = None) -> Scores:
+        """The logits of every exit for a split.
+
+        Args:
+            split: Which; None: a run's test split, a file's only one.
+
+        Raises:
+            DataError: the images are missing, or are not those of the split; it is empty.
+            ScoresError: the file is unusable, or of another split.
+        """
+
+    @abstractmethod
+    def find_policy(self, policy: ExitPolicy | str | Path | None = None) -> ExitPolicy:
+        """A policy by name or path, or as it is; whether it fits is for others to check.
+
+        Args:
+            policy: A policy, its name in the run, a file; None: the one calibrated last.
+
+        Raises:
+            UsageError: none is given and none was calibrated.
+            PolicyError: it is missing or unusable.
+        """
+
+    @abstractmethod
+    def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
+        """Scores of samples that trained nothing.
+
+        Args:
+            scores: Where they are, for a score file; a run has a split of its own.
+
+        Raises:
+            UsageError: there are none.
+        """
+
+    @property
+    @abstractmethod
+    def _run(self) -> RunFolder | None:
+        """Where policies are kept."""
+
+    def anytime(
+        self, split: HeldOut | None = None, *, combination: CombinationKind = "single"
+    ) -> Anytime:
+        """Accuracy of each exit against its cost.
+
+        Args:
+            split: Which images; None: test.
+            combination: How an exit uses the exits before it; ``fitted`` is fitted on val.
+
+        Raises:
+            UsageError: ``fitted``, and there are no val scores to fit on.
+        """
+        scores = self.scores(split)
+        held_out = scores
+        if combination == "fitted":
+            if scores.meta.get("split", split) == "val":
+                self.warn(
+                    "the combination is evaluated on the samples it was fitted on: too favourable"
+                )
+            else:
+                held_out = self._val_scores()
+        return anytime(
+            scores,
+            *fit_combination(held_out, combination, temperature=False),
+            ece_bins=self.reading.ece_bins,
+            run=self.name,
+        )
+
+    @abstractmethod
+    def _val_scores(self) -> Scores: ...
+
+    def evaluate(
+        self,
+        policy: ExitPolicy | str | Path | None = None,
+        split: HeldOut | None = None,
+        *,
+        measured: bool = False,
+    ) -> Budget:
+        """Accuracy and mean cost at every operating point of a policy.
+
+        Args:
+            policy: A policy, its name in the run, a file; None: the one calibrated last.
+            split: Which images; None: test.
+            measured: Also run every point on some of the images, and time it (a minute).
+
+        Raises:
+            UsageError: no policy is given and none was calibrated; there is no network to measure.
+            PolicyError: the policy is missing, unusable, or of another network.
+        """
+        if measured:
+            self._refuse_to_measure()
+        found, scores = self.find_policy(policy), self.scores(split)
+        for warning in check_policy(found, scores, allow_mismatch=self.allow_mismatch):
+            self.warn(warning)
+        record = budget(found, scores, run=self.name)
+        return self._with_seconds(record, found, scores) if measured else record
+
+    def _refuse_to_measure(self) -> None:
+        raise UsageError("--measured runs the network: it needs RUN, not --scores")
+
+    def _with_seconds(self, record: Budget, policy: ExitPolicy, scores: Scores) -> Budget:
+        raise NotImplementedError
+
+    def calibrate(
+        self,
+        kind: PolicyKind | None = None,
+        *,
+        budgets: Sequence[str | float] = (),
+        target_accuracy: float | None = None,
+        max_risk: float | None = None,
+        delta: float | None = None,
+        guarantee: GuaranteeKind | None = None,
+        loss: RiskKind | None = None,
+        calibration_scores: Path | Scores | None = None,
+        split: HeldOut | None = None,
+        combination: CombinationKind | None = None,
+        confidence: ConfidenceKind = "max-prob",
+        temperature: bool = False,
+        output: Path | None = None,
+    ) -> ExitPolicy:
+        """Find confidence thresholds; the policy is kept in the run, or in ``output``.
+
+        Args:
+            kind: ``geometric``, ``optimal`` or ``risk``; None: geometric, or risk with
+                ``max_risk``.
+            budgets: Mean costs to meet, as fractions of the full network (0.4) or MACs ("30M");
+                none: a family of operating points.
+            target_accuracy: Keep the cheapest point that is this accurate, in percent.
+            max_risk: The fastest point whose risk is guaranteed to be at most this.
+            delta: Probability that the guarantee fails; None: 0.1.
+            guarantee: Whether the risk is bounded with probability 1 − delta (``ltt``, the
+                default) or on average (``crc``).
+            loss: What the risk is the mean of; None: ``disagreement``.
+            calibration_scores: For a score file with ``max_risk``: samples used for nothing else.
+            split: What thresholds are found on; None: val.
+            combination: How an exit uses the exits before it; None: the policy's own.
+            confidence: What is compared with the thresholds.
+            temperature: Fit a temperature for each exit first.
+            output: Where to write it, instead of the run's folder.
+
+        Raises:
+            UsageError: what is asked for contradicts itself, or cannot be reached.
+            SettingsError: of the test split, or of samples that were used for something else.
+        """
+        if split == "test":
+            raise UsageError(
+                "--split test: the test split is for evaluation only", hint="calibrate on val"
+            )
+        budgets = tuple(budgets)
+        kind = kind or ("geometric" if max_risk is None else "risk")
+        _refuse_contradictions(kind, budgets, target_accuracy, max_risk)
+        if kind == "risk":
+            _refuse_no_probability(max_risk, delta, guarantee)
+        elif (delta, guarantee, loss, calibration_scores) != (None,) * 4:
+            raise UsageError(
+                "--delta, --guarantee, --loss and --calibration-scores are about a guarantee",
+                hint="give --max-risk too",
+            )
+        scores = self.scores(split or ("val" if self._run else None))
+        combined = combination or DEFAULT_COMBINATION[kind]
+        if max_risk is not None:
+            held_out = self.calibration_scores(calibration_scores)
+            for warning in check_calibration(scores, held_out):
+                self.warn(warning)
+            policy = calibrate_risk(
+                scores,
+                held_out,
+                combination=combined,
+                confidence=confidence,
+                temperature=temperature,
+                guarantee=guarantee or "ltt",
+                loss=loss or "disagreement",
+                epsilon=max_risk,
+                delta=delta or DELTA,
+            )
+            self._tell(policy)
+        else:
+            search = calibrate_geometric if kind == "geometric" else calibrate_optimal
+            policy = search(
+                scores,
+                combination=combined,
+                confidence=confidence,
+                temperature=temperature,
+                budgets_macs=[parse_budget(str(one), scores.macs_K[-1]) for one in budgets],
+            )
+            if target_accuracy is not None:
+                policy = policy.only(policy.cheapest(target_accuracy))
+        if output is not None:
+            write_policy(led_to(output), policy)
+        elif self._run is not None:
+            self._run.keep_policy(kind, policy.as_record())
+        return policy
+
+    def _tell(self, policy: ExitPolicy) -> None:
+        """What a guarantee says, and whether it leaves anything to gain."""
+        assert policy.guarantee is not None
+        self.note(policy.guarantee.statement)
+        if all(t is None for t in policy.points[0].thresholds):
+            self.warn(
+                f"with {policy.guarantee.n} calibration samples nothing faster is safe: all images "
+                "take the last exit; set more aside, or allow a larger --max-risk"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreFile(Evaluated):
+    """A file of scores without a run: its policies are files.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def reading(self) -> EvaluationSettings:
+        return EvaluationSettings()
+
+    def scores(self, split: HeldOut | None = None) -> Scores:
+        found = read_scores(self.path)
+        for warning in check_scores(found, {} if split is None else {"split": split}):
+            self.warn(f"{self.path}: {warning}")
+        return found
+
+    def find_policy(self, policy: ExitPolicy | str | Path | None = None) -> ExitPolicy:
+        if policy is None:
+            raise UsageError("--scores needs --policy FILE: there is no run to take a policy from")
+        return read_policy_file(policy)
+
+    def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
+        if scores is None:
+            raise UsageError(
+                "a guarantee needs samples that trained nothing: give --calibration-scores FILE"
+            )
+        return scores if isinstance(scores, Scores) else read_scores(scores)
+
+    @property
+    def _run(self) -> None:
+        return None
+
+    def _val_scores(self) -> Scores:
+        raise UsageError(
+            "--combination fitted: it is fitted on val, and these scores are not (or do not say "
+            "so: --split val does); give RUN, or calibrate a policy on val scores"
+        )
+
+
+def read_policy_file(policy: ExitPolicy | str | Path, known: Sequence[str] = ()) -> ExitPolicy:
+    """A policy as it is, or that of a file.
+
+    Args:
+        policy: Which.
+        known: Names that would have been understood, for the message.
+
+    Raises:
+        PolicyError: it is missing or unusable.
+    """
+    if isinstance(policy, ExitPolicy):
+        return policy
+    if not Path(policy).exists():
+        raise PolicyError(
+            f"--policy {policy}: no such file or policy of the run",
+            hint=f"this run has: {', '.join(known)}" if known else None,
+            subject=policy,
+        )
+    return read_policy(Path(policy))
+
+
+def _refuse_contradictions(
+    kind: PolicyKind,
+    budgets: Sequence[str | float],
+    target_accuracy: float | None,
+    max_risk: float | None,
+) -> None:
+    """One wish at a time, and one that the kind of policy can fulfil."""
+    if kind not in DEFAULT_COMBINATION:
+        raise SettingsError(
+            f"policy {kind!r}: no such kind", hint=f"there are {', '.join(DEFAULT_COMBINATION)}"
+        )
+    wishes = {"--budget": budgets, "--target-accuracy": target_accuracy, "--max-risk": max_risk}
+    given = [name for name, value in wishes.items() if value is not None and value != ()]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)}: give one of them")
+    if kind == "risk" and given != ["--max-risk"]:
+        raise UsageError("--policy risk: give --max-risk E, the risk to guarantee (0.05 is 5 %)")
+    if kind != "risk" and max_risk is not None:
+        raise UsageError(f"--max-risk: only --policy risk guarantees one, not {kind}")
+
+
+def _refuse_no_probability(
+    max_risk: float | None, delta: float | None, guarantee: str | None
+) -> None:
+    """ε and δ lie strictly between 0 and 1; CRC has no δ."""
+    for name, value in {"--max-risk": max_risk, "--delta": delta}.items():
+        if value is not None and not 0 < value < 1:
+            raise UsageError(f"{name} {value:g}: give a number between 0 and 1, such as 0.05")
+    if guarantee == "crc" and delta is not None:
+        raise UsageError("--delta: crc bounds the risk on average and has none; drop one of them")

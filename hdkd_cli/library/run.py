@@ -1,0 +1,455 @@
+"""A run folder opened for use: what it is asked for, it reads, checks, collects or computes.
+
+N images, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple, Self, cast
+
+import torch
+from torch import Tensor
+
+from hdkd_cli.choices import ExportTarget, HeldOut
+from hdkd_cli.data import ImageData
+from hdkd_cli.data.order import Request
+from hdkd_cli.data.transform import describe
+from hdkd_cli.devices import resolve_device, use_channels_last
+from hdkd_cli.errors import DataError, RunError, ScoresError, UsageError
+from hdkd_cli.evaluation.budget import parse_budget
+from hdkd_cli.evaluation.collect import collect
+from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
+from hdkd_cli.evaluation.operating_point import geometric_point
+from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint, read_policy
+from hdkd_cli.evaluation.scores import Scores, read_scores, write_scores
+from hdkd_cli.evaluation.table import tabulate
+from hdkd_cli.inference import exported_latency, latency, measured
+from hdkd_cli.inference.export import export, refuse_target
+from hdkd_cli.inference.ready import deployed, memory_order
+from hdkd_cli.inference.runner import Network
+from hdkd_cli.library.evaluated import Evaluated, read_policy_file
+from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network
+from hdkd_cli.models.contract import MultiExitNet
+from hdkd_cli.models.cost import ExitCosts, measure_costs
+from hdkd_cli.records import Budget, Export, ExportedFile, ExportLatency, PolicyProfile, Profile
+from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.runs.images import images_of_run
+from hdkd_cli.runs.network import trained_network
+from hdkd_cli.settings.schema import EvaluationSettings, Settings
+
+
+class Drawn(NamedTuple):
+    """Some images of a split."""
+
+    places: list[int]
+    """Where in the split, in the order of the images."""
+    images_NCHW: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Evaluated):
+    """A run, where its images are, and what it runs on.
+
+    Scores come from the run's folder while their fingerprints are those of run.json and of the
+    checkpoint: a run without its images can be calibrated and evaluated. Images are opened if
+    scores must be collected, if images themselves are asked for, or if ``data_dir`` names a folder,
+    which is then compared with the run's splits.
+
+    Attributes:
+        folder: The run.
+        data_dir: Where its images are now; None: where they were in training.
+        device: What to run on: auto, cpu, cuda, cuda:N or mps; None: auto.
+        batch_size: Images per forward pass; None: the run's ``evaluation.batch_size``.
+    """
+
+    folder: RunFolder
+    data_dir: Path | None = None
+    device: str | None = None
+    batch_size: int | None = None
+
+    @classmethod
+    def open(cls, path: str | PathLike[str], **use: Any) -> Self:
+        """Open a run folder, or one checkpoint in it (``RUN/checkpoints/step-100``).
+
+        Args:
+            path: The folder.
+            **use: The other attributes.
+
+        Raises:
+            RunError: there is no run at ``path``.
+            CheckpointError: ``path`` names a checkpoint that is not complete.
+        """
+        return cls(folder=RunFolder.open(Path(path)), **use)
+
+    # -- what it is ---------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def name(self) -> str:
+        return str(self.folder.path)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What it was made with."""
+        return self.folder.settings()
+
+    @property
+    def reading(self) -> EvaluationSettings:
+        return self.settings.evaluation
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the labels.
+
+        Raises:
+            RunError: it never began to train.
+        """
+        classes = self.folder.info().get("classes")
+        if not classes:
+            raise RunError(f"{self.path}: never began to train (run.json names no classes)")
+        return tuple(classes)
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images per forward pass."""
+        return self.batch_size or self.reading.batch_size
+
+    @cached_property
+    def where(self) -> torch.device:
+        """What it runs on."""
+        return resolve_device(self.device or "auto")
+
+    # -- images -------------------------------------------------------------------------------
+
+    @cached_property
+    def images(self) -> ImageData:
+        """Its images, compared with those it was trained on.
+
+        Raises:
+            DataError: they are missing, or others.
+        """
+        return images_of_run(self.folder, self.data_dir)
+
+    def data(self, split: HeldOut) -> ImageData:
+        """Its images, if a split has any.
+
+        Raises:
+            DataError: they are missing, or others; the split is empty.
+        """
+        if not len(self.images.splits[split]):
+            raise DataError(f"{self.path}: its {split} split is empty")
+        return self.images
+
+    def draw(self, split: HeldOut, count: int, device: torch.device | None = None) -> Drawn:
+        """At most ``count`` images of a split, drawn at random, always the same: folders are sorted
+        by class, and any part of these is as mixed as the whole."""
+        data, device = self.data(split), device or self.where
+        indices_N = data.splits[split].indices_N
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randperm(len(indices_N), generator=generator)[:count]
+        (batch,) = data.images.batches(
+            [Request(indices_N[drawn])],
+            augment=False,
+            device=device,
+            channels_last=memory_order(device) is torch.channels_last,
+        )
+        return Drawn(drawn.tolist(), batch.images)
+
+    # -- network ------------------------------------------------------------------------------
+
+    def network(self) -> MultiExitNet:
+        """The trained network, on the CPU, in evaluation mode.
+
+        Raises:
+            RunError: the run never began to train.
+            CheckpointError: there is no usable checkpoint.
+        """
+        return copy.deepcopy(self._trained)
+
+    @cached_property
+    def _trained(self) -> MultiExitNet:
+        return trained_network(self.folder)
+
+    @cached_property
+    def costs(self) -> ExitCosts:
+        """What its exits cost."""
+        return measure_costs(self._trained)
+
+    @cached_property
+    def deployed(self) -> MultiExitNet:
+        """The network made fast on the run's device."""
+        return deployed(self._trained, self.where)
+
+    # -- scores -------------------------------------------------------------------------------
+
+    def scores(self, split: HeldOut | None = None) -> Scores:
+        split = split or "test"
+        kept = self._kept_scores(split)
+        return self._collect(split) if kept is None else kept
+
+    def _fingerprints(self, split: HeldOut, split_sha256: str) -> dict[str, str]:
+        return {
+            "checkpoint_sha256": self.folder.checkpoint().model_sha256,
+            "split": split,
+            "split_sha256": split_sha256,
+            "transform": describe(self.settings.data),
+            "precision": "fp32",
+            "network": str(self.settings.model.name),
+            "dataset": self.settings.data.name,
+        }
+
+    def _scores_path(self, split: HeldOut) -> Path:
+        return self.path / "scores" / f"{split}.safetensors"
+
+    def _kept_scores(self, split: HeldOut) -> Scores | None:
+        """Scores collected earlier, if they are what would be collected now."""
+        path = self._scores_path(split)
+        if not path.exists():
+            return None
+        if self.data_dir is not None:
+            split_sha256 = self.data(split).splits[split].sha256
+        else:
+            split_sha256 = self.folder.info().get("splits", {}).get(split)
+        try:
+            scores = read_scores(path)
+        except ScoresError as problem:
+            self.note(f"{problem}; collecting the scores again")
+            return None
+        return scores if dict(scores.meta) == self._fingerprints(split, split_sha256) else None
+
+    def _collect(self, split: HeldOut) -> Scores:
+        data, net = self.data(split), self.network()
+        net = net.to(self.where)
+        channels_last = use_channels_last(self.settings.training.channels_last, self.where)
+        if channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        batches = data.evaluation_batches(
+            split,
+            batch_size=self.images_per_pass,
+            device=self.where,
+            channels_last=channels_last,
+        )
+        meta = self._fingerprints(split, data.splits[split].sha256)
+        scores = collect(net, batches, self.costs, meta)
+        try:
+            write_scores(self._scores_path(split), scores)
+        except OSError as problem:
+            self.note(f"{self._scores_path(split)}: not kept ({problem.strerror})")
+        return scores
+
+    def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
+        if scores is not None:
+            raise UsageError("--calibration-scores goes with --scores; a run has its own split")
+        if self.settings.data.calibration_fraction == 0:
+            raise UsageError(
+                f"{self.path}: has no calibration split, and its val split trained the loss "
+                "weights",
+                hint="train with --set data.calibration_fraction=0.5, say",
+            )
+        return self.scores("calibration")
+
+    @property
+    def _run(self) -> RunFolder:
+        return self.folder
+
+    def _val_scores(self) -> Scores:
+        return self.scores("val")
+
+    # -- policies -----------------------------------------------------------------------------
+
+    def has_policy(self) -> bool:
+        """Whether one was calibrated."""
+        return (self.folder.policies / "last").exists()
+
+    def find_policy(self, policy: ExitPolicy | str | Path | None = None) -> ExitPolicy:
+        policies = self.folder.policies
+        if policy is None:
+            if not self.has_policy():
+                raise UsageError(
+                    f"{self.path}: no policy was calibrated yet",
+                    hint=f"run `hdkd calibrate-thresholds {self.path}`",
+                    subject=self.path,
+                )
+            return read_policy((policies / "last").resolve())
+        named = policies / f"{policy}.json" if isinstance(policy, str) else None
+        if named is not None and named.exists():
+            return read_policy(named)
+        return read_policy_file(policy, sorted(path.stem for path in policies.glob("*.json")))
+
+    def policy(self, policy: ExitPolicy | str | Path | None = None) -> ExitPolicy:
+        """A policy that belongs to the checkpoint; what cannot be told is told to ``warn``.
+
+        Args:
+            policy: A policy, its name in the run, a file; None: the one calibrated last.
+
+        Raises:
+            UsageError: none is given and none was calibrated.
+            PolicyError: it is missing, unusable, or of another network.
+        """
+        found = self.find_policy(policy)
+        check_exits(found, len(self.costs.macs_K))
+        sha256 = self.folder.checkpoint().model_sha256
+        for warning in check_checkpoint(
+            found, sha256, self.name, allow_mismatch=self.allow_mismatch
+        ):
+            self.warn(warning)
+        return found
+
+    def point(self, policy: ExitPolicy, budget: str | float | None = None) -> OperatingPoint:
+        """The one operating point of a policy to work with.
+
+        With a budget, ``geometric`` is solved for it on the run's val scores (a point calibrated
+        for just this budget is that solution), and others give their best point within it. Without
+        one: the highest validation accuracy, the cheaper on ties.
+
+        Args:
+            policy: The family.
+            budget: Mean cost: a fraction of the full network's, or an amount such as "30M".
+
+        Raises:
+            UsageError: the budget is none, or cannot be met.
+        """
+        if budget is None:
+            return policy.select()
+        macs = parse_budget(str(budget), self.costs.macs_K[-1])
+        if policy.kind != "geometric":
+            return policy.select(macs)
+        made_for_it = [point for point in policy.points if point.target_macs == macs]
+        return made_for_it[0] if made_for_it else geometric_point(policy, self.scores("val"), macs)
+
+    # -- what takes time ----------------------------------------------------------------------
+
+    def _refuse_to_measure(self) -> None:
+        """A run has a network to measure."""
+
+    def _with_seconds(self, record: Budget, policy: ExitPolicy, scores: Scores) -> Budget:
+        """Run every point on some images; add what it took to its row."""
+        net, size = self.deployed, self.images_per_pass
+        count = measured.images_in_time(net, len(policy.points), size)
+        places, images = self.draw(cast("HeldOut", scores.meta["split"]), count)
+        result = measured.measure_points(net, policy, images, size)
+        table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
+        if unlike := measured.unlike_simulation(result, policy, table, places):
+            self.warn(
+                f"{unlike} of {result.exit_PN.size} exits taken differ from those simulated, by "
+                "more than rounding"
+            )
+        seconds = zip(
+            record.points,
+            result.seconds_per_image_P.tolist(),
+            result.speedup_P.tolist(),
+            strict=True,
+        )
+        points = tuple(
+            point.model_copy(update={"seconds_per_image": taken, "measured_speedup": speedup})
+            for point, taken, speedup in seconds
+        )
+        return record.model_copy(update={"points": points})
+
+    def profile(
+        self,
+        policy: ExitPolicy | str | Path | None = None,
+        *,
+        budget: str | float | None = None,
+        split: HeldOut | None = None,
+        seconds: float = PROFILE_SECONDS,
+        batch_size: int = PROFILE_BATCH_SIZE,
+    ) -> Profile:
+        """Size, cost and measured time of every exit; of a policy, if there is one.
+
+        Args:
+            policy: A policy, its name in the run, a file; None: the one calibrated last, if any.
+            budget: See `point`.
+            split: Whose images are timed under the policy; None: test.
+            seconds: About how long to measure.
+            batch_size: Images of the throughput measurements.
+        """
+        record = profile_network(
+            self.deployed,
+            self.costs,
+            batch_size=batch_size,
+            seconds=seconds,
+            note=self.note,
+            run=self.name,
+        )
+        if policy is None and budget is None and not self.has_policy():
+            self.note("no policy was calibrated yet (`hdkd calibrate-thresholds`): exits only")
+            return record
+        last = record.exits[-1]
+        found = self.policy(policy)
+        size = last.batch_latency_ms.batch
+        count = latency.images_needed(1 / last.throughput_images_per_s, size, seconds)
+        under: PolicyProfile = latency.profile_policy(
+            self.deployed,
+            self.costs,
+            found,
+            self.point(found, budget),
+            self.draw(split or "test", count).images_NCHW,
+            batch_size=size,
+            seconds=seconds,
+        )
+        return record.model_copy(update={"policy": under})
+
+    def export(
+        self,
+        to: ExportTarget,
+        folder: Path,
+        policy: ExitPolicy | str | Path | None = None,
+        *,
+        budget: str | float | None = None,
+        measure: bool = False,
+    ) -> Export:
+        """Write the network as one program per stage, with its policy, labels and a small runner.
+
+        Args:
+            to: Format of the programs.
+            folder: Where to; absent or empty.
+            policy: A policy, its name in the run, a file; None: the one calibrated last.
+            budget: See `point`.
+            measure: Time the programs and PyTorch on test images (seconds).
+
+        Raises:
+            UsageError: ``folder`` holds something already, or a package is missing.
+            ExportError: a stage cannot be expressed, or its program computes something else.
+        """
+        refuse_target(to, folder)
+        net, found = self.network(), self.policy(policy)
+        found = found.only(self.point(found, budget))
+        export(
+            net,
+            found,
+            self.classes,
+            self.settings.data,
+            to=to,
+            folder=folder,
+            checkpoint_sha256=self.folder.checkpoint().model_sha256,
+        )
+        return Export(
+            folder=str(folder),
+            to=to,
+            files=tuple(
+                ExportedFile(name=path.name, bytes=path.stat().st_size)
+                for path in sorted(folder.iterdir())
+            ),
+            latency=self._exported_latency(folder, net, found) if measure else None,
+        )
+
+    def _exported_latency(
+        self, folder: Path, net: MultiExitNet, policy: ExitPolicy
+    ) -> tuple[ExportLatency, ...]:
+        """The programs beside PyTorch, on test images, on the processor."""
+        device = torch.device("cpu")
+        images_NCHW = self.draw("test", exported_latency.IMAGES, device).images_NCHW
+        exported = Network(folder, torch.get_num_threads())
+        return exported_latency.measure_latency(
+            exported, deployed(net, device), policy, images_NCHW
+        )
