@@ -3,8 +3,8 @@
     python benchmarks/bench.py [--only step_cpu ...]
 
 Each script runs in a process of its own with few rounds, all of them together in less than ten
-minutes on two quiet cores. They write benchmarks/results; the table and the README's section
-"Performance" are made from that.
+minutes on two quiet cores. They write benchmarks/results; the table, docs/performance.md
+and the README's section "Performance" are made from that.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def table(rows: Sequence[Finding]) -> str:
 
 
 def main() -> None:
-    """Run them, print the table, bring the README up to date."""
+    """Run them, print the table, bring README and docs up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=BOUNDED, action="append")
     parser.add_argument("--data-dir", help="CIFAR-100 for startup.py; default: random pictures")

@@ -1,7 +1,7 @@
-"""What the records in results/ say about each claim: one table for ``make bench`` and the README.
+"""What the records in results/ say about each claim: one table for ``make bench`` and docs.
 
 A record holds what was measured and its target; here stand the words, and the reason of every
-target that is missed, found by profiling (benchmarks/README.md tells how).
+target that is missed, found by profiling (docs/log.md tells how).
 """
 
 from __future__ import annotations
@@ -43,6 +43,13 @@ class Finding:
         assert self.target is not None
         median = self.measured["median"]
         return median >= self.target if self.at_least else median <= self.target
+
+    @property
+    def margin(self) -> float:
+        """How far beyond the target the median is, as a factor; below 1: the target is missed."""
+        assert self.target is not None
+        median = self.measured["median"]
+        return median / self.target if self.at_least else self.target / median
 
     def cells(self) -> tuple[str, str, str, str]:
         """The row: claim, measured, target, verdict."""

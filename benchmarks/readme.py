@@ -1,38 +1,46 @@
-"""Write the README's section "Performance" from the records in results/.
+"""Write the tables of docs/performance.md and of README.md from the records in results/.
 
     python benchmarks/readme.py
 
-tests/test_readme.py compares the section with what this makes.
+tests/test_readme.py compares both with what this makes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from claims import READERS, Record, findings, records
+from claims import READERS, Finding, Record, findings, records
 
 from hdkd_cli.files import write_text
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- made by benchmarks/readme.py from benchmarks/results; do not edit -->"
 END = "<!-- end of what benchmarks/readme.py makes -->"
+_HOW = (
+    "Median (smallest to largest) over rounds in which what is compared takes turns; bytes are "
+    "counted,\nnot timed. A target is met if the median meets it.\n"
+)
 
 
-def section(found: Mapping[str, Record]) -> str:
-    """What stands between the two marks."""
-    return "\n".join(
-        [
-            "Median (smallest to largest) over rounds in which what is compared takes turns; bytes "
-            "are counted,\nnot timed. A target is met if the median meets it.",
-            "",
-            "| claim | measured | target | |",
-            "|---|---|---|---|",
-            *(f"| {' | '.join(finding.cells())} |" for finding in findings(found)),
-            "",
-            *_origins(found),
-        ]
-    )
+def sections(found: Mapping[str, Record]) -> dict[str, list[str]]:
+    """File → what stands between its pairs of marks."""
+    claims = "\n".join([_HOW, *_table(findings(found)), "", *_origins(found)])
+    summary = "\n".join([_HOW, *_table(list(_furthest(found)))])
+    return {"docs/performance.md": [claims, _memory(found["memory"])], "README.md": [summary]}
+
+
+def _table(rows: Sequence[Finding]) -> Iterator[str]:
+    yield "| claim | measured | target | |\n|---|---|---|---|"
+    yield from (f"| {' | '.join(finding.cells())} |" for finding in rows)
+
+
+def _furthest(found: Mapping[str, Record]) -> Iterator[Finding]:
+    """Of each record, the finding that is furthest from its target."""
+    for name, record in found.items():
+        promised = [finding for finding in READERS[name](record) if finding.target is not None]
+        if promised:
+            yield min(promised, key=lambda finding: finding.margin)
 
 
 def _origins(found: Mapping[str, Record]) -> Iterator[str]:
@@ -54,16 +62,34 @@ def _machine(record: Record) -> str:
     )
 
 
-def replaced(text: str, made: str) -> str:
-    """``text`` with ``made`` between the marks."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
+def _memory(record: Record) -> str:
+    """P, A and what follows from them, for the networks that were counted."""
+    lines = [
+        "| | P (MB) | A (MB) | one rank, 64 images (GB) | a checkpoint (MB) |",
+        "|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        parameters, image = row["bytes"]["parameters"], row["bytes"]["step_per_image"]
+        lines.append(
+            f"| `{row['net']}`, {row['image_size']} pixels | {parameters / 1e6:.1f} | "
+            f"{image / 1e6:.1f} | {(4 * parameters + 64 * image) / 1e9:.2f} | "
+            f"{2 * parameters / 1e6:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def replaced(text: str, made: Sequence[str]) -> str:
+    """``text`` with ``made`` between its pairs of marks, in their order."""
+    before, *parts = text.split(BEGIN)
+    for section, part in zip(made, parts, strict=True):
+        before += f"{BEGIN}\n\n{section}\n\n{END}{part.split(END)[1]}"
+    return before
 
 
 def rewrite() -> None:
-    """Bring the README up to date."""
-    write_text(README, replaced(README.read_text(), section(records())))
+    """Bring both files up to date."""
+    for name, made in sections(records()).items():
+        write_text(ROOT / name, replaced((ROOT / name).read_text(), made))
 
 
 if __name__ == "__main__":

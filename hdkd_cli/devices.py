@@ -50,7 +50,7 @@ def use_channels_last(setting: bool | None, device: torch.device) -> bool:
     """Whether images and convolutions are kept in NHWC order.
 
     ``training.channels_last`` decides; where it is absent, the device: CUDA's kernels are faster in
-    that order, on CPUs it depends (benchmarks/README.md).
+    that order, on CPUs it depends (docs/log.md).
     """
     return device.type == "cuda" if setting is None else setting
 

@@ -126,14 +126,14 @@ class WeightSettings(Section):
     """C of the ``dbt`` initialisation."""
     lr: PositiveFloat | None = None
     """Adam learning rate of the weights; absent: 0.01, or 2.5 over the number of updates in the run
-    if that is less (benchmarks/README.md says why). [ours]"""
+    if that is less (docs/log.md says why). [ours]"""
     pull: NonNegativeFloat = 0.5
     """Pull towards the initial vector. [ours]"""
     interval: PositiveInt = 20
-    """Optimiser steps between two updates of the weights (benchmarks/README.md says why). [ours]"""
+    """Optimiser steps between two updates of the weights (docs/log.md says why). [ours]"""
     val_batch_size: PositiveInt | None = None
     """Validation images an update reads; absent: a quarter of ``training.batch_size``, at least 16
-    (benchmarks/README.md says why). [ours]"""
+    (docs/log.md says why). [ours]"""
     alpha: Fraction = 0.5
     """Share of the absolute part in the validation objective; the rest is the ratio part."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9

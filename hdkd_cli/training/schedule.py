@@ -35,7 +35,7 @@ def weights_learning_rate(updates: int) -> float:
 
     An update moves a raw weight by at most about this much. 0.01, but at most 2.5 over the whole
     run [ours]: weights that move faster than the network learns follow the next step's gain instead
-    of the run's (benchmarks/README.md has the evidence).
+    of the run's (docs/log.md has the evidence).
     """
     return min(0.01, 2.5 / max(1, updates))
 
