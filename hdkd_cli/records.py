@@ -75,6 +75,8 @@ class RunInfo(Record):
     """Class names in the order of the labels; empty before training begins."""
     splits: dict[str, str] = {}
     """Fingerprint of each split, by role."""
+    skipped: dict[str, str] = {}
+    """Images that could not be read and are left out → why."""
 
 
 # -- evaluation -------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ RESUMABLE = frozenset(
     {
         *("training.max_steps", "training.max_minutes"),
         *("training.device", "data.root", "data.workers"),
+        *("data.cache", "data.check"),
         *("training.log_every", "training.checkpoint_every"),
         *("training.keep_checkpoints", "training.keep_every"),
     }
@@ -148,8 +149,11 @@ def _checked(
     from hdkd_cli.training.session import check
 
     where = ranks.own_device(resolve_device(settings.training.device))
-    data = open_data(settings.data)
-    with talk.patience("reading all images into memory"):
+    with talk.patience("reading the images"):
+        data = open_data(settings.data)
+    for sentence in data.in_words():
+        talk.note(sentence)
+    with talk.patience("reading the images"):
         state = check(settings, data, where, ranks)
     return resolved, data, state
 
@@ -229,7 +233,8 @@ def _resumed(
         )
     settings = resolved.settings
     where = ranks.own_device(resolve_device(settings.training.device))
-    return _Job(run, settings, open_data(settings.data), where, True, None)
+    data = open_data(settings.data, without=run.info().get("skipped", ()))
+    return _Job(run, settings, data, where, True, None)
 
 
 def _follow(job: _Job, ranks: Ranks, tensorboard: bool, *, restart: bool = False) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -14,9 +14,17 @@ from torch import Tensor
 from hdkd_cli.choices import Role
 from hdkd_cli.data.in_memory import MemoryImages
 from hdkd_cli.data.order import WHOLE, Batch, Images, Order, Request, Share, Stream
-from hdkd_cli.data.sources.base import Source
+from hdkd_cli.data.sources.base import FolderSource, Source
 from hdkd_cli.data.splits import Split, make_splits
-from hdkd_cli.data.transform import Normalise, describe, frame, to_pixels, to_rgb
+from hdkd_cli.data.transform import (
+    Normalise,
+    describe,
+    discards,
+    frame,
+    in_words,
+    to_pixels,
+    to_rgb,
+)
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.settings.datasets import DatasetSpec, dataset_spec
@@ -26,8 +34,13 @@ from hdkd_cli.settings.schema import DataSettings
 MEMORY_LIMIT_BYTES = 2 * 2**30
 
 
-def open_data(settings: DataSettings) -> ImageData:
-    """Find the images and split them; none is decoded yet.
+def open_data(settings: DataSettings, *, without: Collection[str] = ()) -> ImageData:
+    """Find the images and split them; none is decoded yet, unless ``data.skip_bad`` asks for it.
+
+    Args:
+        settings: Which images.
+        without: Keys of images to leave out with ``data.skip_bad``, whether they can be read or
+            not: a run goes on with the images it began with.
 
     Raises:
         DataError: images are missing or too few.
@@ -37,9 +50,14 @@ def open_data(settings: DataSettings) -> ImageData:
     assert spec is not None  # the schema knows no other names
     _refuse_contradictions(settings, spec)
     source = _open_source(settings, spec)
+    skipped: dict[str, str] = {}
+    if settings.skip_bad and isinstance(source, FolderSource):
+        skipped = dict.fromkeys(without, "left out before")
+        skipped |= {source.keys[i]: why for i, why in source.problems(decode=True).items()}
+        source = source.without(skipped)
     images = MemoryImages if _fits_in_memory(source, settings) else LoadedImages
     return ImageData(
-        settings, source.classes, make_splits(source, settings), images(source, settings)
+        settings, source.classes, make_splits(source, settings), images(source, settings), skipped
     )
 
 
@@ -54,17 +72,29 @@ class ImageData:
         classes: Class names; a label is a place in this tuple.
         splits: Role → split; ``calibration`` and ``reserve`` may be empty.
         images: How images are read.
+        skipped: Images that are left out → why.
     """
 
     settings: DataSettings
     classes: tuple[str, ...]
     splits: Mapping[Role, Split]
     images: Images
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def transform(self) -> str:
         """Canonical text of the evaluation transform, for fingerprints."""
         return describe(self.settings)
+
+    def in_words(self) -> list[str]:
+        """What is worth knowing before training: how many images, and what is done to them."""
+        counts = ", ".join(
+            f"{len(split):,} {role}" for role, split in self.splits.items() if len(split)
+        )
+        sentences = [f"{len(self.classes)} classes; images: {counts}", in_words(self.settings)]
+        if self.skipped:
+            sentences.append(f"{len(self.skipped)} images that cannot be read are left out")
+        return sentences + list(filter(None, [discards(self.settings)]))
 
     def train_stream(
         self,

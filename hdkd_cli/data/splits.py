@@ -144,12 +144,10 @@ def fingerprint(source: Source, indices_N: Tensor) -> str:
     Raises:
         DataError: an image cannot be read.
     """
-    contents = source.contents()
+    indices, labels = indices_N.tolist(), source.labels_N[indices_N].tolist()
     lines = (
-        f"{source.keys[index]}\0{label}\0{contents[index].hex()}\n"
-        for index, label in zip(
-            indices_N.tolist(), source.labels_N[indices_N].tolist(), strict=True
-        )
+        f"{source.keys[index]}\0{label}\0{content.hex()}\n"
+        for index, label, content in zip(indices, labels, source.contents(indices), strict=True)
     )
     classes = "\0".join(source.classes)
     return sha256_bytes(

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hdkd_cli.data.order import Batch, Request, derived_seed
-from hdkd_cli.data.sources.base import Source
+from hdkd_cli.data.sources.base import FolderSource, Source
 from hdkd_cli.data.transform import Normalise, frame, to_pixels
 from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
@@ -32,8 +32,14 @@ class LoadedImages:
         self.source = source
         self.settings = settings
 
-    def make_ready(self, device: torch.device) -> None:
-        """Nothing can be done beforehand: every image is read when it is needed."""
+    def make_ready(self, device: torch.device) -> None:  # noqa: ARG002
+        """Find images that cannot be read before training comes to them.
+
+        Raises:
+            DataError: there are some; all of them are named.
+        """
+        if isinstance(self.source, FolderSource):
+            self.source.refuse_bad(decode=self.settings.check == "decode")
 
     def batches(
         self,
@@ -92,13 +98,35 @@ def decode(
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         iterator = iter(loader)
     try:
-        for item in iterator:
-            if isinstance(item, DataError):
-                raise item
-            pixels_B3SS, labels_B = item
-            yield pixels_B3SS, labels_B
+        with killed_workers_told():
+            for item in iterator:
+                if isinstance(item, DataError):
+                    raise item
+                pixels_B3SS, labels_B = item
+                yield pixels_B3SS, labels_B
     finally:
         del iterator  # ends the workers now, not when the last traceback is forgotten
+
+
+@contextmanager
+def killed_workers_told() -> Iterator[None]:
+    """A decoding process that was killed is no bug of this program.
+
+    PyTorch tells of it by an exception wherever the main thread is when the news comes, so
+    training as a whole runs inside too.
+
+    Raises:
+        DataError: one was.
+    """
+    try:
+        yield
+    except RuntimeError as problem:
+        if not str(problem).startswith("DataLoader worker"):
+            raise
+        raise DataError(
+            f"a process that decodes images was killed ({problem})",
+            hint="out of memory? Fewer processes need less: --set data.workers=1",
+        ) from None
 
 
 class _Wanted(NamedTuple):

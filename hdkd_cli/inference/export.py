@@ -125,7 +125,7 @@ def export(
             checkpoint_sha256=checkpoint_sha256,
             input_shape=net.input_shape,
             transform=ExportedTransform(
-                resize=data.resize or data.image_size,
+                resize=data.shorter_side,
                 interpolation=f"{data.interpolation}, antialiased",
                 crop=data.image_size,
                 mean=data.mean,

@@ -20,7 +20,8 @@ def images_of_run(run: RunFolder, root: Path | None = None) -> ImageData:
         DataError: they are missing, or others.
     """
     changes = {"download": False} | ({"root": str(root)} if root is not None else {})
-    data = open_data(run.settings().data.model_copy(update=changes))
+    settings = run.settings().data.model_copy(update=changes)
+    data = open_data(settings, without=run.info().get("skipped", ()))
     refuse_other_images(run, data)
     return data
 

@@ -51,7 +51,7 @@ _CIFAR100 = {
 }
 _PHOTOGRAPHS = {
     "image_size": 224,
-    "resize": 256,
+    "resize": None,  # 256 of 224, and in proportion
     "augment": "resized-crop",
     "flip": True,
     "mean": (0.485, 0.456, 0.406),

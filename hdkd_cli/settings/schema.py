@@ -23,6 +23,7 @@ from pydantic import (
 from hdkd_cli.choices import (
     Augment,
     EquilibriumMode,
+    ImageCheck,
     InMemory,
     Interpolation,
     Parametrisation,
@@ -66,7 +67,8 @@ class DataSettings(Section):
     image_size: PositiveInt = 32
     """Side in pixels of the square image the network sees."""
     resize: PositiveInt | None = None
-    """Shorter side in pixels before the centre crop of evaluation; absent: ``image_size``."""
+    """Shorter side in pixels before the centre crop of evaluation; absent: ``image_size``, or
+    256/224 of it with ``resized-crop``."""
     interpolation: Interpolation = "bilinear"
     """How images are resized, with antialiasing."""
     augment: Augment = "pad-crop"
@@ -94,6 +96,20 @@ class DataSettings(Section):
     """Keep the decoded images on disk beside the data (or in the user's cache folder)."""
     workers: NonNegativeInt = 4
     """Decoding processes for images that are not held in memory."""
+    check: ImageCheck = "headers"
+    """What is read of every image file before training, to find those that cannot be read."""
+    skip_bad: bool = False
+    """Train and evaluate without the image files that cannot be read; all are decoded once to find
+    them. run.json names them."""
+
+    @property
+    def shorter_side(self) -> int:
+        """Shorter side in pixels before the centre crop of evaluation."""
+        if self.resize is not None:
+            return self.resize
+        if self.augment == "resized-crop":
+            return round(self.image_size * 256 / 224)
+        return self.image_size
 
 
 class ObjectiveSettings(Section):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from hdkd_cli.data import ImageData
+from hdkd_cli.data.workers import killed_workers_told
 from hdkd_cli.devices import describe_device
 from hdkd_cli.errors import (
     ArtifactError,
@@ -224,6 +225,7 @@ def _train_in_folder(
             seconds = compile_step(state)
             emit(Noted(f"compiled after {seconds:.0f} s"))
         stop = stack.enter_context(deferred_signals())
+        stack.enter_context(killed_workers_told())
         return train_to_end(run, state, data, metrics, emit, stop)
 
 
@@ -232,7 +234,7 @@ def _begin_in_folder(
 ) -> tuple[MetricsLog, list[str]]:
     """Bring ``state`` and the folder to where training begins; returns its log, and notes."""
     splits = {role: split.sha256 for role, split in data.splits.items()}
-    run.update_info(classes=data.classes, splits=splits)
+    run.update_info(classes=data.classes, splits=splits, skipped=dict(data.skipped))
     notes: list[str] = []
     metrics_bytes = 0
     init_from = state.settings.training.init_from

@@ -1,6 +1,6 @@
 """Small picture folders for the tests of data/."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class NamedSource(Source):
     def image(self, index: int) -> Image.Image:  # noqa: ARG002
         raise AssertionError("splits need no pictures")
 
-    def contents(self) -> list[bytes]:
-        return [key.encode() for key in self.keys]
+    def contents(self, indices: Iterable[int]) -> list[bytes]:
+        return [self.keys[i].encode() for i in indices]
 
 
 def named_source(train: Mapping[str, int], test: int = 1, val: int = 0) -> NamedSource:

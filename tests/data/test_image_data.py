@@ -1,5 +1,6 @@
 import ast
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from PIL import Image
 
 from hdkd_cli.data import Share, dataset, open_data
 from hdkd_cli.data.in_memory import MemoryImages
+from hdkd_cli.data.transform import describe, discards
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
+from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.schema import DataSettings
 
 
@@ -210,3 +213,56 @@ def test_ranks_evaluate_every_image_once(root, ranks):
     in_turn = [b for turn in itertools.zip_longest(*seen) for b in turn if b is not None]
     assert len(in_turn) == len(batches)
     assert all(torch.equal(a.images, b.images) for a, b in zip(in_turn, batches, strict=True))
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+def test_bad_images_are_left_out_on_request(root, in_memory):
+    settings = folder_settings(root, in_memory=in_memory, skip_bad=True)
+    whole = open_data(settings)
+    assert whole.skipped == {}
+    bad, mended = root / "train" / "dog" / "004.png", root / "test" / "cat" / "001.png"
+    content = mended.read_bytes()
+    for path in (bad, mended):
+        path.write_text("no image")
+    data = open_data(settings)
+    assert sorted(data.skipped) == ["test/cat/001.png", "train/dog/004.png"]
+    assert sum(map(len, data.splits.values())) == 28 - 2
+    (batch,) = data.evaluation_batches("test", batch_size=99, device=CPU)
+    assert len(batch.labels) == 7
+    assert "2 images that cannot be read are left out" in data.in_words()
+
+    # removed or mended, the run goes on with the images that it began with
+    bad.unlink()
+    mended.write_bytes(content)
+    again = open_data(settings, without=data.skipped)
+    for role, split in data.splits.items():
+        assert again.splits[role].sha256 == split.sha256
+    assert open_data(settings).splits["test"].sha256 == whole.splits["test"].sha256
+
+
+@pytest.mark.parametrize(
+    ("assignments", "side"),
+    [
+        ([], 256),
+        (["data.image_size=32"], 37),
+        (["data.image_size=64"], 73),
+        (["data.image_size=32", "data.augment=pad-crop"], 32),
+        (["data.image_size=32", "data.resize=40"], 40),
+    ],
+)
+def test_the_resize_of_folders_follows_the_image_size(assignments, side):
+    settings = resolve(environment={}, assignments=["data.name=folder", *assignments]).settings.data
+    assert settings.shorter_side == side
+    assert json.loads(describe(settings))["resize"] == side
+    assert discards(settings) is None
+
+
+def test_a_transform_that_discards_most_of_an_image_says_so(root):
+    data = open_data(folder_settings(root, image_size=32, resize=256, augment="resized-crop"))
+    assert data.in_words() == [
+        "2 classes; images: 16 train, 4 val, 8 test",
+        "images are resized to 256 pixels on their shorter side and the centre of 32×32 is cut out;"
+        " in training: a random area is resized to 32×32, half are mirrored",
+        "data.resize = 256 with data.image_size = 32: evaluation sees 2 % of a square image, its "
+        "centre",
+    ]

@@ -126,6 +126,29 @@ def test_an_unreadable_image_is_one_clear_line(root, four_cores, workers):
     assert multiprocessing.active_children() == []
 
 
+def test_a_killed_worker_is_no_bug(root, four_cores):
+    batches = opened(root, workers=2).train_stream(batch_size=4, seed=0, device=CPU).batches()
+    next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(DataError, match="a process that decodes images was killed") as problem:
+        list(itertools.islice(batches, 20))
+    assert "data.workers" in problem.value.hint
+
+
+def test_bad_images_are_found_before_training_comes_to_them(root):
+    for name in ("000.png", "002.png"):
+        (root / "train" / "dog" / name).write_text("no image")
+    cut = root / "train" / "cat" / "001.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    with pytest.raises(DataError, match="2 images cannot be read") as problem:
+        opened(root).images.make_ready(CPU)
+    assert str(problem.value).count("dog/00") == 2
+    with pytest.raises(DataError, match="3 images cannot be read"):
+        opened(root, check="decode").images.make_ready(CPU)
+    opened(root, skip_bad=True).images.make_ready(CPU)
+
+
 def test_no_more_workers_than_cores(root, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     batches = opened(root, workers=64).evaluation_batches("test", batch_size=1, device=CPU)

@@ -43,7 +43,7 @@ def decoded_pool(source: Source, settings: DataSettings) -> Tensor:
         return _decode(source, settings)
     stamp = _stamp(source, settings)
     size = settings.image_size
-    name = f"decoded-{settings.resize or size}-{size}.safetensors"
+    name = f"decoded-{settings.shorter_side}-{size}.safetensors"
     places = list(cache_places(source.root, name))
     for place in places:
         if place.is_file():
@@ -79,9 +79,9 @@ def _decode(source: Source, settings: DataSettings) -> Tensor:
 
 
 def _stamp(source: FolderSource, settings: DataSettings) -> str:
-    shape = f"{settings.resize} {settings.image_size} {settings.interpolation}"
+    shape = f"{settings.shorter_side} {settings.image_size} {settings.interpolation}"
     lines = [f"{FORMAT} pillow {PIL.__version__} {shape}"]
-    for key, content in zip(source.keys, source.contents(), strict=True):
+    for key, content in zip(source.keys, source.contents(range(len(source.keys))), strict=True):
         lines.append(f"{key}\0{content.hex()}")
     return sha256_bytes("\n".join(lines).encode(errors="surrogateescape"))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,15 +58,15 @@ class Source(ABC):
             DataError: it cannot be read.
         """
 
-    def contents(self) -> Sequence[bytes]:
-        """A fingerprint of what every image shows, 32 bytes each.
+    def contents(self, indices: Iterable[int]) -> Sequence[bytes]:
+        """A fingerprint of what each of some images shows, 32 bytes.
 
         Here: of the decoded pixels. A source that knows them without decoding says so.
 
         Raises:
             DataError: an image cannot be read.
         """
-        return [_fingerprint(self.image(i)) for i in range(len(self.keys))]
+        return [_fingerprint(self.image(i)) for i in indices]
 
 
 def _fingerprint(image: Image.Image) -> bytes:
@@ -103,9 +103,9 @@ class ArraySource(Source):
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels_NHW3[index])
 
-    def contents(self) -> Sequence[bytes]:
+    def contents(self, indices: Iterable[int]) -> Sequence[bytes]:
         """Of each image's pixels."""
-        return [hashlib.sha256(pixels_HW3.tobytes()).digest() for pixels_HW3 in self.pixels_NHW3]
+        return [hashlib.sha256(self.pixels_NHW3[i].tobytes()).digest() for i in indices]
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,13 @@ class FolderSource(Source):
         """What is known of each file, once every one has been read."""
         return survey(self.root, self.keys, decode=False, cache=self.cache)
 
-    def contents(self) -> Sequence[bytes]:
+    def contents(self, indices: Iterable[int]) -> Sequence[bytes]:
         """Of each file's bytes."""
-        for key, file in zip(self.keys, self.files, strict=True):
-            if not any(file.sha256):
-                raise DataError(f"{self.root / key}: {file.problem}")
-        return [file.sha256 for file in self.files]
+        indices = list(indices)
+        for i in indices:
+            if not any(self.files[i].sha256):
+                raise DataError(f"{self.root / self.keys[i]}: {self.files[i].problem}")
+        return [self.files[i].sha256 for i in indices]
 
     def problems(self, *, decode: bool) -> Mapping[int, str]:
         """Every image that cannot be read → why.
