@@ -28,6 +28,7 @@ from hdkd_cli.files import atomic_folder, sha256_file, write_bytes, write_json, 
 from hdkd_cli.inference import runner
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
 from hdkd_cli.models.cost import measure_costs
+from hdkd_cli.reading import parse_record, read_text
 from hdkd_cli.records import Exported, ExportedTransform, ManifestFile, StageProgram
 from hdkd_cli.settings.schema import DataSettings
 
@@ -66,12 +67,34 @@ def refuse_target(to: ExportTarget, folder: Path) -> None:
         UsageError: ``folder`` holds something already, or a package is missing.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        whole = _whole_export(folder)
+        held = f" and holds a whole export to {whole.to}" if whole else ""
         raise UsageError(
-            f"{folder}: exists already", hint="name a new or empty folder", subject=folder
+            f"{folder}: exists already{held}",
+            hint="use it, or name a new or empty folder" if whole else "name a new or empty folder",
+            subject=folder,
         )
     needed = ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         raise UsageError(f"--to {to} needs {', '.join(missing)}: pip install 'hdkd[export]'")
+
+
+def _whole_export(folder: Path) -> Exported | None:
+    """What ``folder`` holds if it is a complete export, such as one that ended before it was told.
+
+    Files other than the programs may have been edited.
+    """
+    source = folder / "manifest.json"
+    try:
+        text = read_text(source, ExportError)
+        manifest = parse_record(Exported, Exported.schema_id, text, str(source), ExportError)
+        programs = {stage.file for stage in manifest.programs}
+        files = {file.name: file.sha256 for file in manifest.files}
+        whole = all(sha256_file(folder / name) == files.get(name) for name in programs)
+        whole = whole and all((folder / name).is_file() for name in files)
+    except (ExportError, OSError):
+        return None
+    return manifest if whole else None
 
 
 def export(

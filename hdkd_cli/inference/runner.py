@@ -19,6 +19,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 SCHEMA = "hdkd/exported/1"
+POLICY_SCHEMA = "hdkd/policy/1"
+MAX_BYTES = 16 << 20  # of a JSON file
+MAX_SIDE = 1 << 14
 CONFIDENCES = ("max-prob", "entropy", "margin")
 
 # What evaluation reads: hdkd_cli/data/transform.py.
@@ -64,19 +69,16 @@ class Network:
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        self.manifest = _read_json(folder / "manifest.json")
-        if self.manifest.get("schema") != SCHEMA:
-            raise Unusable(f"{folder / 'manifest.json'}: is not of schema {SCHEMA}")
-        self.classes: list[str] = _read_json(folder / "labels.json")
-        policy = _read_json(folder / "policy.json")
+        self.manifest = _read_json(folder / "manifest.json", _check_manifest)
+        self.classes: list[str] = _read_json(folder / "labels.json", _check_labels)
+        exits = len(self.manifest["programs"])
+        policy = _read_json(folder / "policy.json", partial(_check_policy, exits=exits))
         thresholds = policy["points"][0]["thresholds"]
-        # An unused exit is one nobody is sure enough for.
+        # An unused exit is one that no image is sure enough for.
         self.thresholds_K = [np.float32(np.inf if t is None else t) for t in thresholds]
         self.weights_KK: list[list[float]] = policy["combination"]["weights"]
         self.temperature_K: list[float] = policy["temperatures"]
         self.confidence: str = policy["confidence"]
-        if self.confidence not in CONFIDENCES or len(thresholds) + 1 != len(self.weights_KK):
-            raise Unusable(f"{folder / 'policy.json'}: has another confidence or other exits")
         open_program = {"onnx": _open_onnx, "pt2": _open_pt2}[self.manifest["to"]]
         self.program_K = [
             open_program(_verified(folder / entry["file"], self.manifest["files"]), threads)
@@ -92,7 +94,7 @@ class Network:
             images_BCHW: As ``prepare`` returns them, float32.
 
         Raises:
-            Unusable: the logits are not finite.
+            Unusable: a program cannot be run, or the logits are not finite.
         """
         size, last = len(images_BCHW), len(self.program_K) - 1
         exited = Exited(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, "f4"))
@@ -102,7 +104,10 @@ class Network:
         for k, program in enumerate(self.program_K):
             if not len(left_B):
                 break
-            logits_BC, *state = program(state)
+            try:
+                logits_BC, *state = program(state)
+            except Exception as problem:  # whatever the library says to tensors that do not fit
+                raise Unusable(f"stage {k + 1} cannot be run ({_first_line(problem)})") from None
             seen.append(logits_BC)
             combined_BC = combine(seen, self.weights_KK[k], self.temperature_K[k])
             sure_B = confidence(combined_BC, self.confidence)
@@ -136,12 +141,17 @@ class Network:
         except MemoryError:
             raise
         except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
-            first = (str(problem) or type(problem).__name__).splitlines()[0]
-            raise Unusable(f"{path}: not a readable image ({first})") from None
+            raise Unusable(f"{path}: not a readable image ({_first_line(problem)})") from None
         return normalised(framed(rgb, self.manifest["transform"]), self.manifest["transform"])
 
     def record(self, path: Path, label: int, exit: int, confidence: float) -> dict[str, Any]:
-        """What is printed about one image."""
+        """What is printed about one image.
+
+        Raises:
+            Unusable: the network has more classes than there are labels.
+        """
+        if label >= len(self.classes):
+            raise Unusable(f"labels.json: has {len(self.classes)} names, none for class {label}")
         return {
             "schema": "hdkd/prediction/1",
             "image": str(path),
@@ -226,13 +236,107 @@ def normalised(image: Image.Image, transform: Mapping[str, Any]) -> Array:
     return result
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, check: Callable[[Any], object]) -> Any:
+    """What a JSON file says, once ``check`` has found it in order."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise Unusable(f"{path}: is larger than {MAX_BYTES >> 20} MiB")
+        record = json.loads(content.decode())
     except OSError as problem:
         raise Unusable(f"{path}: {problem.strerror}") from None
+    except RecursionError:
+        raise Unusable(f"{path}: is nested too deeply") from None
     except ValueError as problem:
         raise Unusable(f"{path}: is not JSON ({problem})") from None
+    try:
+        check(record)
+    except Unusable as problem:
+        raise Unusable(f"{path}: {problem}") from None
+    except (KeyError, TypeError, IndexError, AttributeError):
+        raise Unusable(f"{path}: is incomplete, or holds what is not expected there") from None
+    return record
+
+
+def _check_manifest(manifest: Any) -> None:
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise Unusable(f"is not of schema {SCHEMA}")
+    _need(manifest["to"] in ("onnx", "pt2"), "to: is neither onnx nor pt2")
+    programs, macs, files = manifest["programs"], manifest["macs"], manifest["files"]
+    _need(isinstance(programs, list) and programs, "programs: is no list of stages")
+    named = {entry["name"]: entry["sha256"] for entry in files}
+    for entry in programs:
+        name = entry["file"]
+        _need(isinstance(name, str) and Path(name).name == name, "programs: no plain file name")
+        _need(isinstance(named.get(name), str), f"files: says nothing of {name}")
+    _need(
+        _numbers(macs, len(programs), 1, 1e18) and all(a < b for a, b in pairwise(macs)),
+        f"macs: {len(programs)} growing costs are needed, one per stage",
+    )
+    transform = manifest["transform"]
+    for name in ("resize", "crop"):
+        _need(
+            isinstance(transform[name], int) and _number(transform[name], 1, MAX_SIDE),
+            f"transform.{name}: is no side in pixels",
+        )
+    _need(_numbers(transform["mean"], 3, -10, 10), "transform.mean: three numbers are needed")
+    _need(_numbers(transform["std"], 3, 1e-6, 10), "transform.std: three positive ones are needed")
+    kind = transform["interpolation"].partition(",")[0].upper()
+    _need(kind in Image.Resampling.__members__, "transform.interpolation: is unknown")
+
+
+def _check_labels(labels: Any) -> None:
+    _need(
+        isinstance(labels, list) and len(labels) > 1 and all(isinstance(n, str) for n in labels),
+        "is no list of two or more class names",
+    )
+
+
+def _check_policy(policy: Any, exits: int) -> None:
+    if not isinstance(policy, dict) or policy.get("schema") != POLICY_SCHEMA:
+        raise Unusable(f"is not of schema {POLICY_SCHEMA}")
+    _need(policy["confidence"] in CONFIDENCES, f"confidence: is none of {', '.join(CONFIDENCES)}")
+    _need(
+        _numbers(policy["temperatures"], exits, 1e-6, 1e6),
+        f"temperatures: {exits} numbers from 1e-6 to 1e6 are needed, one per exit",
+    )
+    rows = policy["combination"]["weights"]
+    _need(
+        isinstance(rows, list) and len(rows) == exits,
+        f"combination.weights: {exits} rows are needed, one per exit",
+    )
+    for k, row in enumerate(rows):
+        _need(
+            _numbers(row, exits, 0, 1) and abs(sum(row) - 1) < 1e-6 and not any(row[k + 1 :]),
+            f"combination.weights: row {k + 1} is no average of the first {k + 1} exits",
+        )
+    thresholds = policy["points"][0]["thresholds"]
+    _need(
+        isinstance(thresholds, list)
+        and len(thresholds) == exits - 1
+        and all(t is None or _number(t, 0, 1) for t in thresholds),
+        f"points.0.thresholds: {exits - 1} numbers from 0 to 1 are needed (null: never leave)",
+    )
+
+
+def _need(condition: object, what: str) -> None:
+    if not condition:
+        raise Unusable(what)
+
+
+def _numbers(values: Any, count: int, low: float, high: float) -> bool:
+    """Whether ``values`` are ``count`` numbers in [low, high]."""
+    wanted = isinstance(values, list) and len(values) == count
+    return wanted and all(_number(value, low, high) for value in values)
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and low <= value <= high
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
 
 
 def _verified(path: Path, files: Sequence[Mapping[str, Any]]) -> Path:
@@ -253,7 +357,10 @@ def _open_onnx(path: Path, threads: int | None) -> Program:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as problem:  # one class per kind of damage, none of them documented
+        raise Unusable(f"{path}: is no ONNX program ({_first_line(problem)})") from None
     names = [tensor.name for tensor in session.get_inputs()]
 
     def program(state: Sequence[Array]) -> list[Array]:
@@ -270,7 +377,10 @@ def _open_pt2(path: Path, threads: int | None) -> Program:
         torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch 2.11 reads its own files by means it warns of
-        module = torch.export.load(path).module()
+        try:
+            module = torch.export.load(path).module()
+        except Exception as problem:  # as above
+            raise Unusable(f"{path}: is no PT2 program ({_first_line(problem)})") from None
 
     def program(state: Sequence[Array]) -> list[Array]:
         with torch.inference_mode():
@@ -308,7 +418,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Unusable as problem:
             return _complain(problem, 3)
         for (path, _), *way in zip(read, *(a.tolist() for a in exited), strict=True):
-            sys.stdout.write(json.dumps(network.record(path, *way)) + "\n")
+            try:
+                record = network.record(path, *way)
+            except Unusable as problem:
+                return _complain(problem, 3)
+            sys.stdout.write(json.dumps(record) + "\n")
     return code
 
 
@@ -319,7 +433,9 @@ def _positive(text: str) -> int:
 
 
 def _complain(problem: object, code: int) -> int:
-    sys.stderr.write(f"error: {problem}\n")
+    # A file's name may hold what a terminal would obey.
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(problem))
+    sys.stderr.write(f"error: {''.join(shown)}\n")
     return code
 
 

@@ -42,9 +42,14 @@ def test_record_and_folder(
 
     again = ["export", str(trained), "--to", "pt2", "-o", str(out)]
     assert app.run(again) == 2
-    assert (
-        capsys.readouterr().err
-        == f"error: {out}: exists already\nhint: name a new or empty folder\n"
+    assert capsys.readouterr().err == (
+        f"error: {out}: exists already and holds a whole export to pt2\n"
+        "hint: use it, or name a new or empty folder\n"
+    )
+    (out / "stage2.pt2").write_bytes(b"damaged")
+    assert app.run(again) == 2
+    assert capsys.readouterr().err == (
+        f"error: {out}: exists already\nhint: name a new or empty folder\n"
     )
 
 

@@ -232,10 +232,13 @@ def edited(path: Path, **changes):
         (lambda f: (f / "manifest.json").unlink(), "manifest.json: No such file"),
         (lambda f: (f / "policy.json").write_text("{"), "policy.json: is not JSON"),
         (lambda f: edited(f / "manifest.json", schema="x/9"), "is not of schema hdkd/exported/1"),
-        (lambda f: edited(f / "policy.json", confidence="odd"), "policy.json: has another conf"),
+        (
+            lambda f: edited(f / "policy.json", confidence="odd"),
+            "confidence: is none of",
+        ),
         (
             lambda f: edited(f / "policy.json", points=[{"thresholds": [0.5]}]),
-            "policy.json: .* other exits",
+            "policy.json: points.0.thresholds: 2 numbers",
         ),
         (lambda f: next(f.glob("stage2.*")).write_bytes(b"x"), "does not match the manifest"),
         (lambda f: next(f.glob("stage2.*")).unlink(), "No such file"),
