@@ -38,6 +38,7 @@ from hdkd_cli.commands import (
     profile,
     report,
     settings,
+    study,
     train,
 )
 from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed
@@ -251,6 +252,7 @@ app.command("export")(_reads_runs(export.export))
 app.command("import")(import_.import_)
 app.command("compare")(_reads_runs(compare.compare))
 app.command("report")(_reads_runs(report.report))
+app.command("study")(_reads_runs(study.study))
 
 _presets = _group("Complete named runs to start from.")
 _presets.command("list")(presets.list_presets)

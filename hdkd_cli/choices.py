@@ -46,6 +46,10 @@ WeightInit = Literal["balanced", "last", "supervision", "random", "uniform", "db
 """Where the weights of the losses start."""
 Parametrisation = Literal["exp", "grouped", "softmax"]
 """From the learned vector to positive weights."""
+Learner = Literal["hypergradient", "continuations"]
+"""What weights are learned from: the derivative of single steps, or short trial continuations."""
+Replay = Literal["exact", "group-means", "permuted", "final"]
+"""What of another run's learned weights is followed."""
 
 # training
 ScheduleKind = Literal["multi-step", "cosine"]

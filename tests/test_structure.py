@@ -13,6 +13,7 @@ LAYERS = [
     {"app", "__main__"},
     {"commands"},
     {"ui"},
+    {"study"},
     {"library"},
     {"training", "inference"},
     {"evaluation"},

@@ -26,8 +26,10 @@ from hdkd_cli.choices import (
     ImageCheck,
     InMemory,
     Interpolation,
+    Learner,
     Parametrisation,
     Precision,
+    Replay,
     ScheduleKind,
     Teachers,
     WeightInit,
@@ -131,7 +133,10 @@ class WeightSettings(Section):
     """How much each loss counts (method section 2)."""
 
     learned: bool = True
-    """Learn the weights on validation batches, or keep them as initialised."""
+    """Learn the weights on validation images, or keep them as initialised."""
+    learner: Learner = "hypergradient"
+    """``hypergradient``: every weight, from the derivative of single steps, as in the paper;
+    ``continuations``: a few shared parameters, from short continuations of training. [ours]"""
     init: WeightInit = "balanced"
     """Initial weights: method section 2; ``uniform``: all 1; ``dbt``: Phuong & Lampert 2019."""
     parametrisation: Parametrisation = "exp"
@@ -154,6 +159,35 @@ class WeightSettings(Section):
     """Share of the absolute part in the validation objective; the rest is the ratio part."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of the expected loss in the ratio part. [ours]"""
+    rounds: PositiveInt = 6
+    """Rounds of ``continuations``, spread evenly over the schedule. [ours]"""
+    horizon: PositiveInt | None = None
+    """Steps of a continuation before its rate falls to zero within half as many; absent: an epoch,
+    at most 150. [ours]"""
+    probe: PositiveFloat = 0.5
+    """How far a round moves a shared parameter up and down, as a log-ratio of weights. [ours]"""
+    noise: PositiveFloat = 0.02
+    """Relative change of the validation losses between two continuations that means nothing. [ours]
+    """
+    replay: str | None = None
+    """Run whose weights are followed over time, at the same fraction of the schedule; then nothing
+    is learned. Tells what of learned weights matters. [ours]"""
+    replay_as: Replay = "exact"
+    """``exact``: every weight; ``group-means``: the mean log-ratio to the start of each group of
+    terms; ``permuted``: the log-ratios dealt out anew within each group; ``final``: the weights at
+    the end, from the start on. [ours]"""
+
+    @model_validator(mode="after")
+    def _replayed_weights_are_not_learned(self) -> Self:
+        if self.replay is not None and self.learned:
+            raise ValueError("replay needs learned = false: the weights follow the other run")
+        return self
+
+    @model_validator(mode="after")
+    def _continuations_keep_their_own_sums(self) -> Self:
+        if self.learned and self.learner == "continuations" and self.parametrisation != "exp":
+            raise ValueError("learner = continuations goes with parametrisation = exp alone")
+        return self
 
 
 class OptimizerSettings(Section):

@@ -132,6 +132,29 @@ class WeightsUpdated(Event):
 
 
 @dataclass(frozen=True)
+class TradeoffsMoved(Event):
+    """A round of continuations was held: the shared parameters of the weights moved.
+
+    Attributes:
+        step: Optimiser steps done.
+        names: What each parameter trades off.
+        phi_M: Their values now.
+        up_M: Validation objective after a continuation with each of them moved up.
+        down_M: The same with it moved down; null where training diverged.
+        seconds: Time the round took.
+    """
+
+    kind = "tradeoffs"
+
+    step: int
+    names: tuple[str, ...]
+    phi_M: tuple[float, ...]
+    up_M: tuple[float | None, ...]
+    down_M: tuple[float | None, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Evaluated(Event):
     """Accuracy of each exit on a held-out split, during training.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import torch
 
@@ -12,6 +13,7 @@ from hdkd_cli.data import Batch, ImageData, Stream
 from hdkd_cli.errors import DivergedError, InterruptedRun
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import MetricsLog
+from hdkd_cli.training.continuations import hold_round, round_due
 from hdkd_cli.training.events import (
     CheckpointSaved,
     Evaluated,
@@ -63,18 +65,47 @@ def train_to_end(
     """
     s = state.settings.training
     per_epoch, total_steps = state.schedule.per_epoch, state.schedule.end
-    batches = train_stream(state, data).batches(state.step)
+    whole, stream = state.schedule.total, train_stream(state, data)
+    batches = stream.batches(state.step)
     val_batches = _validation_batches(state, data)
     started = time.perf_counter()
     clock = started - state.totals.seconds
     time_up = math.inf if s.max_minutes is None else started + 60 * s.max_minutes
 
+    def save(paused: float) -> None:
+        _tell_updates(state, emit)
+        state.totals.seconds = paused - clock
+        _average(state)
+        if metrics is not None:
+            saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
+            emit(CheckpointSaved(state.step, str(saved.path)))
+
+    def interrupt(signum: int) -> NoReturn:
+        emit(RunEnded(state.step, "interrupted", time.perf_counter() - started))
+        raise InterruptedRun(
+            f"interrupted after step {state.step} of {total_steps}, which is saved; go on with "
+            f"`hdkd train --resume {run.path}`",
+            signum,
+        )
+
     while state.step < total_steps:
-        # step, weights
+        lr = learning_rate(state.step, whole, state.settings.optimizer, state.settings.schedule)
+
+        # weights
+        if state.replayed is not None:
+            state.weights.raw_T.copy_(state.replayed.at((state.step + 1) / whole))
+        if round_due(state, whole):
+            paused = time.perf_counter()
+            moved = hold_round(state, data, stream, lr, stop)
+            if moved is None:
+                save(paused)
+                interrupt(state.ranks.largest(stop.signum or 0))
+            emit(moved)
+            clock += time.perf_counter() - paused
+
+        # step
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                state.step, state.schedule.total, state.settings.optimizer, state.settings.schedule
-            )
+            group["lr"] = lr
         take_step(state, batches, val_batches, state.totals)
 
         ended = state.step == total_steps
@@ -96,23 +127,13 @@ def train_to_end(
         signum = state.ranks.largest(stop.signum or (TIME_UP if paused > time_up else 0))
         if signum or ended or (epoch_ended and epoch % s.checkpoint_every == 0):
             refuse_divergence(run, state)
-            _tell_updates(state, emit)
-            state.totals.seconds = paused - clock
-            _average(state)
-            if metrics is not None:
-                saved = state.save(run.checkpoints, metrics_bytes=metrics.durable_offset())
-                emit(CheckpointSaved(state.step, str(saved.path)))
+            save(paused)
         clock += time.perf_counter() - paused
         if signum == TIME_UP and not ended:
             emit(RunEnded(state.step, "paused", time.perf_counter() - started))
             return False
         if signum and not ended:
-            emit(RunEnded(state.step, "interrupted", time.perf_counter() - started))
-            raise InterruptedRun(
-                f"interrupted after step {state.step} of {total_steps}, which is saved; go on with "
-                f"`hdkd train --resume {run.path}`",
-                signum,
-            )
+            interrupt(signum)
     emit(RunEnded(state.step, "finished", time.perf_counter() - started))
     return True
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdkd_cli.data import Batch, ImageData, Share
 from hdkd_cli.devices import use_channels_last
 from hdkd_cli.errors import CheckpointError, SettingsError
 from hdkd_cli.method.harmonizer import Harmonizer
 from hdkd_cli.method.terms import Terms
+from hdkd_cli.method.tradeoffs import Tradeoffs
 from hdkd_cli.method.validation import BalancedValidation
 from hdkd_cli.method.weights import HarmonizedWeights
 from hdkd_cli.models.contract import MultiExitNet
@@ -24,8 +26,26 @@ from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.objective import build_terms
 from hdkd_cli.training.precision import LossScale, autocast_dtype
+from hdkd_cli.training.replay import ReplayedWeights
 from hdkd_cli.training.schedule import Schedule, weights_learning_rate
 from hdkd_cli.training.totals import Totals
+
+
+class Snapshot(NamedTuple):
+    """What training changes.
+
+    Attributes:
+        tensors: Copies of parameters, buffers and the optimiser's state, by group and name.
+        raw_T: The weights' learned vector.
+        step: Optimiser steps done.
+        first_bad_step: See `TrainState`.
+    """
+
+    tensors: dict[str, dict[str, Tensor]]
+    raw_T: Tensor
+    step: int
+    first_bad_step: Tensor
+
 
 UpdateWeights = Callable[[Sequence[Batch], Batch, Tensor], None]
 
@@ -43,7 +63,9 @@ class TrainState:
         net: The network, float32 parameters.
         terms: The loss terms.
         weights: The weight of each term.
-        harmonizer: What learns the weights; None when they are fixed.
+        harmonizer: What learns the weights from hypergradients, if anything does.
+        tradeoffs: What learns them from continuations, if anything does.
+        replayed: The weights of another run that they follow, if they do.
         optimizer: Fused SGD; its momentum buffers exist from the start.
         loss_scale: fp16's loss scale (1 otherwise).
         autocast_dtype: dtype of forward passes; None for float32.
@@ -65,6 +87,8 @@ class TrainState:
     terms: Terms
     weights: HarmonizedWeights
     harmonizer: Harmonizer | None
+    tradeoffs: Tradeoffs | None
+    replayed: ReplayedWeights | None
     optimizer: torch.optim.SGD
     loss_scale: LossScale
     autocast_dtype: torch.dtype | None
@@ -137,8 +161,18 @@ class TrainState:
         ):  # zeros are what a first step assumes; a no-op first step needs them
             for parameter in net.parameters():
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        harmonizer = None
-        if s.weights.learned:
+        harmonizer, tradeoffs, replayed = None, None, None
+        if s.weights.replay is not None:
+            replayed = ReplayedWeights.read(
+                Path(s.weights.replay),
+                s.weights.replay_as,
+                terms,
+                weights.initial_T,
+                s.training.seed,
+            )
+        elif s.weights.learned and s.weights.learner == "continuations":
+            tradeoffs = Tradeoffs(terms.terms, weights.initial_T).to(device)
+        elif s.weights.learned:
             harmonizer = Harmonizer(
                 weights,
                 terms,
@@ -161,6 +195,8 @@ class TrainState:
             terms=terms,
             weights=weights,
             harmonizer=harmonizer,
+            tradeoffs=tradeoffs,
+            replayed=replayed,
             optimizer=optimizer,
             loss_scale=LossScale(s.training, device),
             autocast_dtype=dtype,
@@ -186,12 +222,36 @@ class TrainState:
         if self.settings.optimizer.momentum:
             for name, parameter in self.net.named_parameters():
                 optimizer[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
-        learner = self.harmonizer or self.weights
         return {
             "model": self.net.state_dict(),
             "optimizer": optimizer,
-            "weights": learner.state_dict(),
+            "weights": self._learner.state_dict(),
         }
+
+    @property
+    def _learner(self) -> nn.Module:
+        """What a checkpoint keeps of the weights and of how they are learned."""
+        if self.tradeoffs is not None:
+            return nn.ModuleDict({"weights": self.weights, "tradeoffs": self.tradeoffs})
+        return self.harmonizer or self.weights
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that training changes, but for the learner of the weights."""
+        copies = {
+            group: {name: tensor.clone() for name, tensor in tensors.items()}
+            for group, tensors in self.tensors().items()
+            if group != "weights"
+        }
+        return Snapshot(copies, self.weights.raw_T.clone(), self.step, self.first_bad_step.clone())
+
+    def restore(self, before: Snapshot) -> None:
+        """Take back what ``snapshot`` copied, in place."""
+        for group, copies in before.tensors.items():
+            for name, tensor in self.tensors()[group].items():
+                tensor.copy_(copies[name])
+        self.weights.raw_T.copy_(before.raw_T)
+        self.step = before.step
+        self.first_bad_step = before.first_bad_step.clone()
 
     def take_from_first_rank(self) -> None:
         """Make this rank's state that of the first one; every rank calls it."""
@@ -241,7 +301,7 @@ class TrainState:
                 for name, parameter in self.net.named_parameters():
                     buffer = self.optimizer.state[parameter]["momentum_buffer"]
                     buffer.copy_(optimizer[f"momentum.{name}"])
-            (self.harmonizer or self.weights).load_state_dict(learned)
+            self._learner.load_state_dict(learned)
             progress = checkpoint.state()
             if progress.stretch_steps:
                 for name, total in self.totals.tensors().items():

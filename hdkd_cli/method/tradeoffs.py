@@ -1,0 +1,123 @@
+"""A few shared parameters of all weights, learned from short continuations of training.
+
+The derivative of one step says what helps the next step, not the trained network: it is noisy, and
+for the weights of losses it points the wrong way (short-horizon bias; Wu, Ren, Liao & Grosse,
+"Understanding Short-Horizon Bias in Stochastic Meta-Optimization", ICLR 2018). So the question is
+put to a longer horizon: training goes on for a while with a parameter moved up and with it moved
+down, on the same images in the same order, and validation images judge both [ours]. Differences of
+whole continuations cost two of them per parameter, so there are few parameters:
+
+    raw_t = Σ_m B_tm · φ_m,   γ_t = γ_init,t · exp(raw_t), labels' weights keeping their sum
+
+T terms, M parameters, K exits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hdkd_cli.method.terms import Term
+
+
+class Tradeoffs(nn.Module):
+    """φ: what all weights are traded off by. The common scale of all terms is not among it, which
+    would be a second learning rate.
+
+        share of KIND   all terms of a kind, against supervision; distillation's first of all
+        tilt            early exits' labels (below 0) against late ones' (above 0)
+        reach           near teachers (below 0) against far ones (above 0), where distances differ
+
+    ``state_dict()`` is flat; both buffers are float32 and move with ``.to(device)``.
+
+    Args:
+        terms: What is weighted, supervision of every exit among it.
+        initial_T: The weights at φ = 0.
+
+    Attributes:
+        names: What each parameter trades off, (M,).
+        phi_M: The parameters.
+        rounds: How often they were moved.
+    """
+
+    phi_M: Tensor
+    _labels_T: Tensor
+    rounds: Tensor
+    basis_TM: Tensor
+    initial_T: Tensor
+
+    def __init__(self, terms: Sequence[Term], initial_T: Tensor) -> None:
+        super().__init__()
+        columns: dict[str, list[float]] = {}
+        kinds = dict.fromkeys(term.kind for term in terms)
+        for kind in (kind for kind in kinds if kind != "supervision"):
+            columns[f"share of {kind}"] = [float(term.kind == kind) for term in terms]
+        columns["tilt"] = _spread(
+            [term.student if term.kind == "supervision" else None for term in terms]
+        )
+        columns["reach"] = _spread([_distance(term) for term in terms])
+        columns = {name: column for name, column in columns.items() if any(column)}
+        self.names = tuple(columns)
+        self.register_buffer("basis_TM", torch.tensor(list(columns.values())).T, persistent=False)
+        self.register_buffer("initial_T", initial_T.clone(), persistent=False)
+        labels_T = torch.tensor([term.kind == "supervision" for term in terms])
+        self.register_buffer("_labels_T", labels_T, persistent=False)
+        self.register_buffer("phi_M", torch.zeros(len(columns)))
+        self.register_buffer("rounds", torch.zeros((), dtype=torch.int64))
+
+    def raw(self, phi_M: Tensor) -> Tensor:
+        """The log-ratio of every weight to its start, (T,); labels' weights keep their sum."""
+        raw_T = self.basis_TM @ phi_M
+        labels = self.initial_T * self._labels_T
+        common = ((labels * raw_T.exp()).sum() / labels.sum()).log()
+        return raw_T - common * self._labels_T
+
+    def probes(self, reach: float) -> list[tuple[Tensor, Tensor]]:
+        """φ with each parameter moved up, and down, by ``reach``: M pairs."""
+        steps_MM = reach * torch.eye(len(self.names), device=self.phi_M.device)
+        return [(self.phi_M + step_M, self.phi_M - step_M) for step_M in steps_MM]
+
+    @torch.no_grad()
+    def move(self, change_M: Tensor, reach: float, noise: float) -> None:
+        """Move φ by what a round of continuations found.
+
+            φ_m ← φ_m − reach · tanh(change_m / noise)
+
+        A difference far above ``noise`` moves a parameter to the better of the two points that were
+        tried and no further; one far below it hardly moves it [ours].
+
+        Args:
+            change_M: Objective with the parameter up minus with it down; where it is no number
+                (both continuations diverged) the parameter stays.
+            reach: How far up and down.
+            noise: What a difference of no meaning amounts to, in units of the objective.
+        """
+        step_M = reach * torch.tanh(change_M.to(self.phi_M) / noise)
+        self.phi_M -= torch.nan_to_num(step_M, nan=0.0)
+        self.rounds += 1
+
+
+def relative_loss(ce_K: Tensor) -> Tensor:
+    """Σ_k log CE_k / K: what continuations are judged by, a scalar.
+
+    Its derivative is the mean of relative changes, so no exit counts more because its loss is
+    larger: what the balanced validation module of Wang & Li (AAAI 2021) is for. [ours]
+    """
+    return ce_K.log().mean()
+
+
+def _distance(term: Term) -> int | None:
+    if term.student is None or term.teacher is None:
+        return None
+    return term.teacher - term.student
+
+
+def _spread(places: Sequence[int | None]) -> list[float]:
+    """Places from −1 (the smallest) to 1; 0 where there is none, or all are alike."""
+    known = [place for place in places if place is not None]
+    if not known or min(known) == max(known):
+        return [0.0] * len(places)
+    low, high = min(known), max(known)
+    return [0.0 if p is None else 2 * (p - low) / (high - low) - 1 for p in places]

@@ -1,0 +1,161 @@
+"""The files of a study: rows, differences, a table to read and a picture of the weights."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hdkd_cli.errors import UsageError
+from hdkd_cli.files import atomic_path, write_json, write_text
+from hdkd_cli.records import Contrast, Study, StudyRow
+from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.study.compare import MEAN, learned_weights, quantities
+from hdkd_cli.study.plan import Plan
+
+
+def write_study(folder: Path, plan: Plan, record: Study) -> None:
+    """Write ``study.json``, ``study.csv`` and ``study.md``; each is whole at every moment."""
+    write_json(folder / "study.json", record.as_record())
+    write_text(folder / "study.csv", csv_text(record.runs))
+    write_text(folder / "study.md", markdown(plan, record))
+
+
+def csv_text(rows: Iterable[StudyRow]) -> str:
+    """One line per run; the exits and budgets have a column each."""
+    lines = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _flat(row: StudyRow) -> dict[str, object]:
+    values = row.model_dump()
+    budgets = values.pop("budgets")
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        if name in ("single_top1_pct", "combined_top1_pct"):
+            flat |= {f"{name}@{b:g}": round(v, 3) for b, v in zip(budgets, value, strict=True)}
+        elif isinstance(value, tuple):
+            flat |= {f"{name}_{k}": round(v, 4) for k, v in enumerate(value, start=1)}
+        else:
+            flat[name] = round(value, 4) if isinstance(value, float) else value
+    return flat
+
+
+def markdown(plan: Plan, record: Study) -> str:
+    """The tables: means per method, and differences with their intervals."""
+    parts = []
+    for setting in plan.settings:
+        rows = [row for row in record.runs if row.setting == setting]
+        if rows:
+            parts += [f"## {setting}\n", *_means(plan, rows)]
+        for reference in plan.study.references:
+            these = [
+                c for c in record.contrasts if (c.setting, c.reference) == (setting, reference)
+            ]
+            if these:
+                parts += ["", *_differences(reference, these)]
+        parts.append("")
+    if record.weights:
+        parts += [
+            "## Learned weights\n",
+            "| setting | method | pairs of seeds | agreement of trade-offs | common factor (%) |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {w.setting} | {w.method} | {w.pairs} "
+                f"| {w.correlation:+.2f} | {w.common_pct:.0f} |"
+                for w in record.weights
+            ),
+            "",
+        ]
+    if record.failed:
+        parts += ["## Failed\n", *(f"- {name}: {why}" for name, why in record.failed.items()), ""]
+    return "\n".join(parts)
+
+
+def _means(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:
+    split, samples, names = rows[0].split, rows[0].samples, list(quantities(rows[0]))
+    lines = [
+        f"Top-1 in %, mean over seeds, {samples:,} {split} images; `combined B`: exits combined by "
+        "their mean, within a mean cost of B of the full network.\n",
+        f"| method | seeds | {' | '.join(names)} | hours |",
+        "|---|---|" + "---|" * (len(names) + 1),
+    ]
+    for method in plan.methods:
+        own = [row for row in rows if row.method == method]
+        if own:
+            columns = [[quantities(row).get(name, np.nan) for row in own] for name in names]
+            numbers = " | ".join(f"{np.mean(column):.2f}" for column in columns)
+            hours = sum(row.seconds for row in own) / 3600
+            lines.append(f"| {method} | {len(own)} | {numbers} | {hours:.1f} |")
+    return lines
+
+
+def _differences(reference: str, contrasts: Sequence[Contrast]) -> list[str]:
+    methods = len({c.method for c in contrasts})
+    lines = [
+        f"Difference to `{reference}` in points, paired by seed: mean (95 % t interval; bootstrap "
+        f"over seeds). {methods} methods are compared: p is adjusted for that (Holm).\n",
+        f"| method | seeds | {MEAN} over exits | bootstrap | p | worst exit | worst combined |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(c.method for c in contrasts):
+        own = {c.quantity: c for c in contrasts if c.method == method}
+        mean = own[MEAN]
+        interval = boots = p = "–"
+        if mean.t_low is not None and mean.bootstrap_low is not None and mean.p_holm is not None:
+            interval = f"({mean.t_low:+.2f} to {mean.t_high:+.2f})"
+            boots = f"{mean.bootstrap_low:+.2f} to {mean.bootstrap_high:+.2f}"
+            p = f"{mean.p_holm:.3f}"
+        worst = [
+            min((c for q, c in own.items() if q.startswith(kind)), key=lambda c: c.value)
+            for kind in ("exit", "combined")
+        ]
+        lines.append(
+            f"| {method} | {mean.seeds} | {mean.value:+.2f} {interval} | {boots} | {p} | "
+            + " | ".join(f"{c.value:+.2f} ({c.quantity})" for c in worst)
+            + " |"
+        )
+    return lines
+
+
+def draw_weights(folder: Path, record: Study, runs: Path) -> list[Path]:
+    """``weights-<setting>-<method>.png`` for every learned method: all its seeds over each other.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError(
+            "no picture of the weights: matplotlib is missing", hint="pip install 'hdkd[plots]'"
+        ) from None
+    written = []
+    for setting, method in dict.fromkeys((w.setting, w.method) for w in record.weights):
+        seeds = [row.seed for row in record.runs if (row.setting, row.method) == (setting, method)]
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for style, seed in zip(["-", "--", ":", "-."] * len(seeds), seeds, strict=False):
+            run = RunFolder.open(runs / f"{setting}-{method}-s{seed}")
+            steps_R, weights_RT, kinds = learned_weights(run)
+            for panel, kind in zip(panels, sorted(set(kinds), reverse=True), strict=False):
+                members = [t for t, name in enumerate(kinds) if name == kind]
+                for place, t in enumerate(members):
+                    label = f"seed {seed}" if place == 0 else None
+                    panel.plot(steps_R, weights_RT[:, t], style, color=f"C{place % 10}",
+                               linewidth=1, label=label)  # fmt: skip
+                panel.set(title=kind, xlabel="step", ylabel="weight", yscale="log")
+        panels[0].legend(frameon=False)
+        path = folder / f"weights-{setting}-{method}.png"
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+        written.append(path)
+    return written

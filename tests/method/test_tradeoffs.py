@@ -1,0 +1,87 @@
+"""Shared parameters of the weights: what they move, what they leave, how far a round takes them."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdkd_cli.method.terms import Term, Terms
+from hdkd_cli.method.tradeoffs import Tradeoffs, relative_loss
+
+TERMS = Terms(4, "later", 3.0)
+LABELS = [t for t, term in enumerate(TERMS.terms) if term.kind == "supervision"]
+TAUGHT = [t for t, term in enumerate(TERMS.terms) if term.kind == "distillation"]
+INITIAL_T = torch.tensor([1.0, 1.0, 1.0, 1.0] + [0.5] * 6)
+
+
+def weights_at(*phi: float) -> torch.Tensor:
+    tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
+    return INITIAL_T * tradeoffs.raw(torch.tensor(phi)).exp()
+
+
+def test_parameters_are_those_that_the_terms_have():
+    assert Tradeoffs(TERMS.terms, INITIAL_T).names == ("share of distillation", "tilt", "reach")
+    last = Terms(4, "last", 3.0)  # all distances differ by student alone: still a reach
+    assert Tradeoffs(last.terms, torch.ones(7)).names == ("share of distillation", "tilt", "reach")
+    assert Tradeoffs(Terms(4, "none", 3.0).terms, torch.ones(4)).names == ("tilt",)
+    two = Terms(2, "later", 3.0)  # a single pair has no distances to tell apart
+    assert Tradeoffs(two.terms, torch.ones(3)).names == ("share of distillation", "tilt")
+    extra = (*TERMS.terms, Term("agree", "agreement"))
+    assert "share of agreement" in Tradeoffs(extra, torch.ones(11)).names
+
+
+def test_weights_start_where_they_were():
+    torch.testing.assert_close(weights_at(0.0, 0.0, 0.0), INITIAL_T)
+
+
+@given(*[st.floats(-2, 2)] * 3)
+def test_the_labels_weights_keep_their_sum(share, tilt, reach):
+    assert weights_at(share, tilt, reach)[LABELS].sum() == pytest.approx(4, rel=1e-5)
+
+
+def test_each_parameter_moves_what_it_is_called_after():
+    shared = weights_at(math.log(2), 0.0, 0.0)
+    torch.testing.assert_close(shared[TAUGHT], 2 * INITIAL_T[TAUGHT])
+    torch.testing.assert_close(shared[LABELS], INITIAL_T[LABELS])
+    tilted = weights_at(0.0, 0.5, 0.0)
+    assert (tilted[LABELS].diff() > 0).all()
+    assert tilted[LABELS][3] / tilted[LABELS][0] == pytest.approx(math.e)
+    torch.testing.assert_close(tilted[TAUGHT], INITIAL_T[TAUGHT])
+    far = weights_at(0.0, 0.0, 0.5)
+    by_distance = {term.teacher - term.student: far[t] for t, term in enumerate(TERMS.terms)
+                   if term.kind == "distillation"}  # fmt: skip
+    assert by_distance[3] > by_distance[2] > by_distance[1]
+
+
+@given(st.lists(st.floats(-10, 10), min_size=3, max_size=3), st.floats(0.1, 1))
+def test_a_round_moves_towards_the_better_side_and_no_further_than_it_tried(change, reach):
+    tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
+    change_M = torch.tensor(change)
+    tradeoffs.move(change_M, reach, noise=0.02)
+    assert (tradeoffs.phi_M.abs() <= reach * (1 + 1e-6)).all()
+    assert (tradeoffs.phi_M * change_M <= 0).all()
+    assert int(tradeoffs.rounds) == 1
+
+
+def test_differences_like_noise_hardly_move_and_none_if_both_sides_diverged():
+    tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
+    tradeoffs.move(torch.tensor([0.001, torch.nan, torch.inf]), 0.5, noise=0.1)
+    assert tradeoffs.phi_M.tolist() == pytest.approx([-0.005, 0.0, -0.5], rel=1e-3)
+
+
+def test_probes_move_one_parameter_each():
+    tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
+    tradeoffs.move(torch.tensor([1.0, 0.0, 0.0]), 0.5, 0.1)
+    for m, (up_M, down_M) in enumerate(tradeoffs.probes(0.25)):
+        expected = torch.zeros(3)
+        expected[m] = 0.25
+        torch.testing.assert_close(up_M - tradeoffs.phi_M, expected)
+        torch.testing.assert_close(tradeoffs.phi_M - down_M, expected)
+
+
+def test_every_exit_counts_by_its_relative_change():
+    ce_K = torch.tensor([4.0, 1.0], requires_grad=True)
+    relative_loss(ce_K).backward()
+    torch.testing.assert_close(ce_K.grad * ce_K.detach(), torch.full((2,), 0.5))
