@@ -2,63 +2,124 @@
 
     import hdkd_cli
 
-    net, policy, settings = hdkd_cli.load("runs/digits-s0-20260101T000000Z")
-    logits_KBC = net(images_BCHW)
+    run = hdkd_cli.train("digits", set={"training.epochs": 2})
+    run.calibrate("optimal")
+    model = hdkd_cli.load(run.path)
+    for prediction in model.predict(["a.png", "b.png"], budget=0.5):
+        print(prediction.class_name, prediction.exit, prediction.confidence)
 
-Importing this package loads no torch; ``load`` does.
+Whatever a verb of the command line can do, `Run` and `Model` can. For a training loop of one's own:
+`Terms`, `HarmonizedWeights`, `Harmonizer`. Importing this package loads no torch; using it does.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hdkd_cli.evaluation.policy import ExitPolicy
-    from hdkd_cli.models.contract import MultiExitNet
-    from hdkd_cli.settings.schema import Settings
+    from hdkd_cli.errors import HdkdError as HdkdError
+    from hdkd_cli.evaluation.policy import ExitPolicy as ExitPolicy
+    from hdkd_cli.evaluation.scores import Scores as Scores
+    from hdkd_cli.inference.early_exit import EarlyExit as EarlyExit
+    from hdkd_cli.library.evaluated import ScoreFile as ScoreFile
+    from hdkd_cli.library.model import Model as Model
+    from hdkd_cli.library.run import Run as Run
+    from hdkd_cli.library.training import resume as resume
+    from hdkd_cli.library.training import train as train
+    from hdkd_cli.method.harmonizer import Harmonizer as Harmonizer
+    from hdkd_cli.method.terms import Terms as Terms
+    from hdkd_cli.method.validation import BalancedValidation as BalancedValidation
+    from hdkd_cli.method.weights import HarmonizedWeights as HarmonizedWeights
+    from hdkd_cli.models.contract import MultiExitNet as MultiExitNet
+    from hdkd_cli.models.contract import Stage as Stage
+    from hdkd_cli.records import Anytime as Anytime
+    from hdkd_cli.records import Budget as Budget
+    from hdkd_cli.records import Prediction as Prediction
+    from hdkd_cli.records import Profile as Profile
 
-__all__ = ["LoadedRun", "load"]
+# Where each name is; it is imported when it is first used.
+_PLACES = {
+    "Anytime": "records",
+    "BalancedValidation": "method.validation",
+    "Budget": "records",
+    "EarlyExit": "inference.early_exit",
+    "ExitPolicy": "evaluation.policy",
+    "HarmonizedWeights": "method.weights",
+    "Harmonizer": "method.harmonizer",
+    "HdkdError": "errors",
+    "Model": "library.model",
+    "MultiExitNet": "models.contract",
+    "Prediction": "records",
+    "Profile": "records",
+    "Run": "library.run",
+    "ScoreFile": "library.evaluated",
+    "Scores": "evaluation.scores",
+    "Stage": "models.contract",
+    "Terms": "method.terms",
+    "resume": "library.training",
+    "train": "library.training",
+}
+
+__all__ = [
+    "Anytime",
+    "BalancedValidation",
+    "Budget",
+    "EarlyExit",
+    "ExitPolicy",
+    "HarmonizedWeights",
+    "Harmonizer",
+    "HdkdError",
+    "Model",
+    "MultiExitNet",
+    "Prediction",
+    "Profile",
+    "Run",
+    "ScoreFile",
+    "Scores",
+    "Stage",
+    "Terms",
+    "__version__",
+    "load",
+    "resume",
+    "train",
+]
 
 
-class LoadedRun(NamedTuple):
-    """What a run left behind.
-
-    Attributes:
-        net: The trained network, on the CPU, in evaluation mode: images (B,3,H,W), normalised as
-            ``settings.data`` says → logits (K,B,C).
-        policy: The exit policy calibrated last; None if there is none yet.
-        settings: What the run was made with.
-    """
-
-    net: MultiExitNet
-    policy: ExitPolicy | None
-    settings: Settings
-
-
-def load(run: str | PathLike[str], *, trust_code: bool = False) -> LoadedRun:
-    """Open a run folder, or one checkpoint in it (``RUN/checkpoints/step-100``).
+def load(run: str | PathLike[str], *, trust_code: bool = False, **use: Any) -> Model:
+    """The model of a run folder, or of one checkpoint in it (``RUN/checkpoints/step-100``).
 
     Args:
         run: The folder.
         trust_code: Import the code that the run's settings name.
+        **use: ``device``, ``batch_size``, ``data_dir``, ``allow_mismatch``: see `Run`.
 
     Raises:
         UsageError: the run names code that is not trusted.
-        RunError: there is no run at that path.
+        RunError: there is no run at that path, or it never began to train.
         CheckpointError: it has no usable checkpoint.
-        PolicyError: its policy is damaged.
     """
-    from hdkd_cli.evaluation.policy import read_policy
-    from hdkd_cli.runs.folder import RunFolder
-    from hdkd_cli.runs.network import trained_network
-    from hdkd_cli.settings.keys import leaves
-    from hdkd_cli.settings.trust import trust_factories
+    from hdkd_cli.library.model import Model
+    from hdkd_cli.library.run import Run
 
-    folder = RunFolder.open(Path(run))
-    if trust_code:
-        trust_factories(leaves(folder.settings()).values())
-    last = folder.policies / "last"
-    policy = read_policy(last) if last.exists() else None
-    return LoadedRun(trained_network(folder), policy, folder.settings())
+    model = Model(Run.open(run, trust_code=trust_code, **use))
+    _ = model.net  # what is wrong with the run is told here
+    return model
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        try:
+            return metadata.version("hdkd")
+        except metadata.PackageNotFoundError:
+            return "0.0.0"  # run from a checkout that is not installed
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -460,6 +460,19 @@ class StudyEstimate(Record):
 # -- inference --------------------------------------------------------------------------------
 
 
+class ClassProbability(Part):
+    """How probable an exit holds a class to be."""
+
+    label: int
+    """The class, from 0."""
+    class_name: str = Field(
+        serialization_alias="class", validation_alias=AliasChoices("class", "class_name")
+    )
+    """Its name (``class`` in JSON)."""
+    probability: float
+    """At the exit taken, after combination and temperature."""
+
+
 class Prediction(Record):
     """What the network says about one image, and where it left."""
 
@@ -479,6 +492,14 @@ class Prediction(Record):
     """How sure that exit was, in the policy's measure."""
     macs: int
     """Multiply-accumulates up to that exit."""
+    top: tuple[ClassProbability, ...] = ()
+    """The most probable classes, as many as were asked for; absent from JSON if none were."""
+
+    def as_record(self) -> dict[str, Any]:
+        record = super().as_record()
+        if not self.top:
+            del record["top"]
+        return record
 
 
 class Latency(Part):

@@ -30,39 +30,52 @@ class Exited:
         prediction_B: Class, int64.
         exit_B: Exit, int64, 0-based.
         confidence_B: Confidence there, float32.
+        logits_BC: What that exit said, combined and divided by its temperature; None: not kept.
     """
 
     prediction_B: Tensor
     exit_B: Tensor
     confidence_B: Tensor
+    logits_BC: Tensor | None = None
 
     @classmethod
-    def nobody_yet(cls, samples: int, device: torch.device) -> Exited:
-        """Room for ``samples`` that have not left: their exit is −1."""
+    def nobody_yet(cls, samples: int, device: torch.device, classes: int | None = None) -> Exited:
+        """Room for ``samples`` that have not left: their exit is −1.
+
+        Args:
+            samples: How many.
+            device: Where.
+            classes: C, to keep their logits; None: they are not kept.
+        """
         return cls(
             torch.zeros(samples, dtype=torch.int64, device=device),
             torch.full((samples,), -1, dtype=torch.int64, device=device),
             torch.zeros(samples, device=device),
+            None if classes is None else torch.zeros(samples, classes, device=device),
         )
 
     @classmethod
-    def of(cls, parts: Sequence[Left]) -> Exited:
+    def of(cls, parts: Sequence[Leaving]) -> Exited:
         """All samples of a batch, group by group as they left."""
         if len(parts) == 1:  # the groups keep the order of the batch
             (one,) = parts
             exit_B = torch.full_like(one.prediction_B, one.exit)
-            return cls(one.prediction_B, exit_B, one.confidence_B)
+            return cls(one.prediction_B, exit_B, one.confidence_B, one.logits_BC)
         samples = sum(len(left.place_B) for left in parts)
-        exited = cls.nobody_yet(samples, parts[0].place_B.device)
+        logits_BC = parts[0].logits_BC
+        classes = None if logits_BC is None else logits_BC.shape[-1]
+        exited = cls.nobody_yet(samples, parts[0].place_B.device, classes)
         for left in parts:
             exited.put(left)
         return exited
 
-    def put(self, left: Left) -> None:
+    def put(self, left: Leaving) -> None:
         """Write down who left."""
         self.prediction_B[left.place_B] = left.prediction_B
         self.exit_B[left.place_B] = left.exit
         self.confidence_B[left.place_B] = left.confidence_B
+        if self.logits_BC is not None and left.logits_BC is not None:
+            self.logits_BC[left.place_B] = left.logits_BC
 
     def refuse_nan(self) -> None:
         """See that every answer is one.
@@ -89,13 +102,24 @@ class Group(NamedTuple):
     """Exit → logits (B, C), as far as a later exit still reads them."""
 
 
-class Left(NamedTuple):
+class Leaving(NamedTuple):
     """Samples that leave at an exit."""
 
     exit: int
     place_B: Tensor
     prediction_B: Tensor
     confidence_B: Tensor
+    logits_BC: Tensor | None
+
+    def only(self, index_B: Tensor) -> Leaving:
+        """Some of them."""
+        return Leaving(
+            self.exit,
+            self.place_B[index_B],
+            self.prediction_B[index_B],
+            self.confidence_B[index_B],
+            None if self.logits_BC is None else self.logits_BC[index_B],
+        )
 
 
 class Walk:
@@ -108,15 +132,24 @@ class Walk:
         net: The network; it is put into evaluation mode.
         policy: How logits are combined, and what confidence is.
         point: The thresholds.
+        keep_logits: Hand out what the exits said, too.
 
     Raises:
         PolicyError: the policy is for another number of exits.
     """
 
-    def __init__(self, net: MultiExitNet, policy: ExitPolicy, point: OperatingPoint) -> None:
+    def __init__(
+        self,
+        net: MultiExitNet,
+        policy: ExitPolicy,
+        point: OperatingPoint,
+        *,
+        keep_logits: bool = False,
+    ) -> None:
         check_exits(policy, net.num_exits)
         self.net = net.eval()
         self.policy = policy
+        self.keep_logits = keep_logits
         # The last exit takes everybody: no confidence is below 0.
         self.threshold_K: list[float] = [*threshold_array([point])[0].tolist(), 0.0]
         weights = policy.combination.weights
@@ -132,7 +165,7 @@ class Walk:
         """Samples before the first stage."""
         return Group(place_B, self.net.start(images_BCHW), {})
 
-    def advance(self, k: int, group: Group) -> tuple[Left | None, Group | None]:
+    def advance(self, k: int, group: Group) -> tuple[Leaving | None, Group | None]:
         """Take samples through stage ``k``: (those that leave there, those that go on)."""
         stage = self.net.stages[k]
         state, logits = stage.body(group.state), group.logits
@@ -144,19 +177,20 @@ class Walk:
             return None, going
         combined_BC = self._combined(k, logits, group.place_B)
         confidence_B = confidence(combined_BC, self.policy.confidence)
+        kept_BC = combined_BC if self.keep_logits else None
         if k == self.net.num_exits - 1:
-            return Left(k, group.place_B, combined_BC.argmax(-1), confidence_B), None
-        # What is no number leaves, so that it is seen.
+            return Leaving(k, group.place_B, combined_BC.argmax(-1), confidence_B, kept_BC), None
+        # NaN is below no threshold, so it leaves here, and `refuse_nan` sees it.
         stays_B = confidence_B < self.threshold_K[k]
         staying = int(stays_B.sum())  # the only time the device is waited for
         if staying == len(stays_B):
             return None, going
-        left = Left(k, group.place_B, combined_BC.argmax(-1), confidence_B)
+        left = Leaving(k, group.place_B, combined_BC.argmax(-1), confidence_B, kept_BC)
         if staying == 0:
             return left, None
         order_B = stays_B.to(torch.uint8).argsort(descending=True, stable=True)
         stay, leave = order_B[:staying], order_B[staying:]
-        return Left(k, *(tensor[leave] for tensor in left[1:])), _narrowed(going, stay)
+        return left.only(leave), _narrowed(going, stay)
 
     def _combined(self, k: int, logits: dict[int, Tensor], like: Tensor) -> Tensor:
         """What exit ``k`` says; logits that nobody kept have no weight there."""
@@ -180,15 +214,21 @@ class EarlyExit:
         net: The network; it is put into evaluation mode.
         policy: When to leave.
         point: One of its operating points; None: the one of highest validation accuracy.
+        keep_logits: Hand out what the exits said, too.
 
     Raises:
         PolicyError: the policy is for another number of exits.
     """
 
     def __init__(
-        self, net: MultiExitNet, policy: ExitPolicy, point: OperatingPoint | None = None
+        self,
+        net: MultiExitNet,
+        policy: ExitPolicy,
+        point: OperatingPoint | None = None,
+        *,
+        keep_logits: bool = False,
     ) -> None:
-        self._walk = Walk(net, policy, point or policy.select())
+        self._walk = Walk(net, policy, point or policy.select(), keep_logits=keep_logits)
 
     def __call__(self, images_BCHW: Tensor) -> Exited:
         """Classify a batch. No stage sees a sample that has left.

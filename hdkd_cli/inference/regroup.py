@@ -24,6 +24,7 @@ class Regrouped:
         policy: When to leave.
         point: One of its operating points; None: the one of highest validation accuracy.
         batch_size: Samples a stage runs on.
+        keep_logits: Hand out what the exits said, too.
 
     Raises:
         PolicyError: the policy is for another number of exits.
@@ -36,9 +37,11 @@ class Regrouped:
         point: OperatingPoint | None = None,
         *,
         batch_size: int,
+        keep_logits: bool = False,
     ) -> None:
         assert batch_size >= 1
-        self._walk = Walk(net, policy, point or policy.select())
+        self._walk = Walk(net, policy, point or policy.select(), keep_logits=keep_logits)
+        self._classes = net.num_classes if keep_logits else None
         self._batch_size = batch_size
         self._waiting: list[list[Group]] = [[] for _ in range(net.num_exits)]
         self._delivered = 0
@@ -52,7 +55,7 @@ class Regrouped:
         """
         device = images_BCHW.device
         with torch.inference_mode():
-            fresh = Exited.nobody_yet(len(images_BCHW), device)
+            fresh = Exited.nobody_yet(len(images_BCHW), device, self._classes)
             self._open = fresh if self._open is None else _joined(self._open, fresh)
             end = self._delivered + len(self._open.exit_B)
             places_B = torch.arange(end - len(images_BCHW), end, device=device)
@@ -99,7 +102,7 @@ class Regrouped:
     def _deliver(self) -> Exited:
         """The answers from the first image on that has not got one handed out yet."""
         if self._open is None:
-            return Exited.nobody_yet(0, torch.device("cpu"))
+            return Exited.nobody_yet(0, torch.device("cpu"), self._classes)
         count = int((self._open.exit_B >= 0).long().cumprod(0).sum())
         ready, self._open = _part(self._open, slice(count)), _part(self._open, slice(count, None))
         self._delivered += count
@@ -134,8 +137,16 @@ def _joined(a: Exited, b: Exited) -> Exited:
         torch.cat([a.prediction_B, b.prediction_B]),
         torch.cat([a.exit_B, b.exit_B]),
         torch.cat([a.confidence_B, b.confidence_B]),
+        None
+        if a.logits_BC is None or b.logits_BC is None
+        else torch.cat([a.logits_BC, b.logits_BC]),
     )
 
 
 def _part(exited: Exited, part: slice) -> Exited:
-    return Exited(exited.prediction_B[part], exited.exit_B[part], exited.confidence_B[part])
+    return Exited(
+        exited.prediction_B[part],
+        exited.exit_B[part],
+        exited.confidence_B[part],
+        None if exited.logits_BC is None else exited.logits_BC[part],
+    )

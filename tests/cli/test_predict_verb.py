@@ -123,5 +123,27 @@ def test_no_policy_and_another_checkpoint(trained: Path, pictures: Path, capsys:
     assert app.run(["predict", str(trained), str(pictures), "--allow-mismatch"]) == 0
     assert "warning" in capsys.readouterr().err
     (trained / "policies" / "last").unlink()
-    assert app.run(["predict", str(trained), str(pictures)]) == 2
+    assert app.run(["predict", str(trained), str(pictures), "--budget", "0.5"]) == 2
     assert "calibrate-thresholds" in capsys.readouterr().err
+
+
+def test_without_a_policy_the_last_exit_answers(trained: Path, pictures: Path, capsys: ANY) -> None:
+    (trained / "policies" / "last").unlink()
+    assert app.run(["predict", str(trained), str(pictures)]) == 0
+    captured = capsys.readouterr()
+    assert {record["exit"] for record in lines(captured.out)} == {3}
+    assert captured.err.count("last exit") == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--regroup", "--batch-size", "2"]])
+def test_most_probable_classes(trained: Path, pictures: Path, capsys: ANY, more: list[str]) -> None:
+    assert app.run(["predict", str(trained), str(pictures), "--top", "3", *more]) == 0
+    for record in lines(capsys.readouterr().out):
+        first, second, third = record["top"]
+        assert (first["label"], first["class"]) == (record["label"], record["class"])
+        assert first["probability"] == pytest.approx(record["confidence"])  # max-prob
+        assert first["probability"] >= second["probability"] >= third["probability"] > 0
+    assert app.run(["predict", str(trained), str(pictures), "--top", "99", *more]) == 0
+    for record in lines(capsys.readouterr().out):
+        assert sum(one["probability"] for one in record["top"]) == pytest.approx(1)
+        assert len(record["top"]) == 10
