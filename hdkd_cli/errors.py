@@ -3,6 +3,7 @@
     HdkdError                      1   a bug: nothing more specific applies
     ├── UsageError                 2   what was asked for cannot be done
     │   ├── SettingsError              settings: unknown names, wrong types, impossible combinations
+    │   ├── NetworkError               a network of one's own breaks the contract
     │   ├── PresetError                a preset that is not there or cannot be read
     │   └── BudgetError                a budget no policy can meet
     ├── ArtifactError              3   something on disk is missing or unusable
@@ -117,6 +118,10 @@ class SettingsError(UsageError):
             lines.append(f"  and {len(problems) - MAX_LISTED} more")
         heading = f"{len(problems)} settings are wrong:"
         return cls("\n".join([heading, *lines]), problems=problems)
+
+
+class NetworkError(UsageError):
+    """A network of one's own does not keep the contract."""
 
 
 class PresetError(UsageError):

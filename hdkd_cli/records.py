@@ -751,7 +751,7 @@ class DoctorCheck(Part):
 
 
 class Doctor(Record):
-    """Whether this machine can train."""
+    """Whether this machine can train, or a network keeps its contract."""
 
     schema_id: ClassVar[str] = "hdkd/doctor/1"
     rows: ClassVar[str | None] = "checks"

@@ -14,7 +14,7 @@ LAYERS = [
     {"commands"},
     {"ui"},
     {"study"},
-    {"library"},
+    {"library", "testing"},
     {"training", "inference"},
     {"evaluation"},
     {"runs"},

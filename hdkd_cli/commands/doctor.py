@@ -7,15 +7,15 @@ import platform
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hdkd_cli.commands.options import FormatOption
-from hdkd_cli.errors import ArtifactError
+from hdkd_cli.commands.options import FormatOption, SetOption
+from hdkd_cli.errors import ArtifactError, UsageError
 from hdkd_cli.ui.output import emit
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hdkd_cli.records import DoctorCheck
 
 LITTLE_DISK_BYTES = 2 << 30  # a few checkpoints of a large network
+NETWORK_CLASSES = 10  # of a network that is checked
 SELF_TEST_TOLERANCE = 1e-3  # relative; float32 must pass too (mps)
 REQUIREMENT = re.compile(r'([\w.-]+)\s*>=\s*([\d.]+)(?:.*extra == ["\'](\w+)["\'])?')
 
@@ -34,11 +35,32 @@ class _Concern(Exception):
     """Worth knowing, but nothing that is needed is broken."""
 
 
-def doctor(form: FormatOption = None) -> None:
-    """Check packages, devices, disk, presets and arithmetic; exit code 3 if one is broken."""
+def doctor(
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="PACKAGE.MODULE:FACTORY",
+            help="Check instead that a network of your own keeps its contract.",
+        ),
+    ] = None,
+    assignments: SetOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Check packages, devices, disk, presets and arithmetic; exit code 3 if one is broken.
+
+    With --network, a network: that forward is its stages, that samples can leave early, that both
+    ways of differentiating agree, and more. --set then gives model.exits, model.options.NAME and
+    data.image_size.
+    """
     from hdkd_cli.records import Doctor
 
-    checks = tuple(_check(name, probe) for name, probe in _probes())
+    if network is not None:
+        checks = tuple(_network(network, assignments or ()))
+    elif assignments:
+        raise UsageError("--set goes with --network")
+    else:
+        checks = tuple(_check(name, probe) for name, probe in _probes())
     healthy = all(check.status != "error" for check in checks)
     emit(Doctor(healthy=healthy, checks=checks), form, columns=("check", "status", "detail"))
     if not healthy:
@@ -58,6 +80,21 @@ def _check(name: str, probe: Callable[[], str]) -> DoctorCheck:
     except Exception as problem:  # whatever breaks here is the finding
         status, detail = "error", f"{type(problem).__name__}: {problem}"
     return DoctorCheck(check=name, status=status, detail=detail)
+
+
+def _network(factory: str, assignments: Sequence[str]) -> Iterator[DoctorCheck]:
+    from hdkd_cli.models import build_model
+    from hdkd_cli.records import DoctorCheck
+    from hdkd_cli.settings.layers import resolve
+    from hdkd_cli.testing import inspect_network
+
+    settings = resolve(assignments=[f"model.name={factory}", *assignments]).settings
+    net = build_model(
+        settings.model, num_classes=NETWORK_CLASSES, image_size=settings.data.image_size
+    )
+    for check in inspect_network(net).checks:
+        status: Literal["ok", "error"] = "ok" if check.problem is None else "error"
+        yield DoctorCheck(check=check.name, status=status, detail=check.problem or "")
 
 
 def _probes() -> Iterator[Probe]:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdkd_cli.errors import ScoresError
 from hdkd_cli.evaluation.scores import Scores
+from hdkd_cli.models.modes import evaluating
 
 if TYPE_CHECKING:
     from hdkd_cli.models.contract import MultiExitNet
     from hdkd_cli.models.cost import ExitCosts
 
 _PRECISION = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode it was found in."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def collect(

@@ -74,7 +74,7 @@ class Harmonizer(nn.Module):
         interval: Optimiser steps between two updates.
         nesterov_momentum: μ of the network's optimiser if it is Nesterov's, else 0.
         autocast_dtype: Type of the two passes of an update: bfloat16, or None for float32.
-        exact_gradients: ``exact_gradients(net)`` is a context in which gradients are not bent by
+        exact_gradients: ``exact_gradients()`` is a context in which gradients are not bent by
             gradient equilibrium.
         mean: Average over the ranks of a data-parallel run.
     """
@@ -94,7 +94,7 @@ class Harmonizer(nn.Module):
         interval: int,
         nesterov_momentum: float,
         autocast_dtype: torch.dtype | None = None,
-        exact_gradients: Callable[[nn.Module], AbstractContextManager[object]] = nullcontext,
+        exact_gradients: Callable[[], AbstractContextManager[object]] = nullcontext,
         mean: Mean | None = None,
     ) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Harmonizer(nn.Module):
         assert self._kept, "before_step was not called"
         assert self._inputs is not None
         self._kept = False
-        with self.exact_gradients(net):
+        with self.exact_gradients():
             upper = validation_gradient(
                 net,
                 self.validation,

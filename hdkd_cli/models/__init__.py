@@ -3,7 +3,7 @@
 from hdkd_cli.models.build import build_model
 from hdkd_cli.models.contract import MultiExitNet, Stage, State, narrow
 from hdkd_cli.models.cost import ExitCosts, measure_costs
-from hdkd_cli.models.equilibrium import equilibrium_off, scale_gradient
+from hdkd_cli.models.equilibrium import scale_gradient
 from hdkd_cli.models.msdnet import MSDNet
 from hdkd_cli.models.ranet import RANet
 
@@ -15,7 +15,6 @@ __all__ = [
     "Stage",
     "State",
     "build_model",
-    "equilibrium_off",
     "measure_costs",
     "narrow",
     "scale_gradient",

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -98,6 +99,16 @@ class MultiExitNet(nn.Module):
             if later:
                 state = self._scaled(state, stage, later)
         return torch.stack(logits)
+
+    @contextmanager
+    def true_gradients(self) -> Iterator[None]:
+        """Inside, no gradient is scaled, whatever ``gradient_equilibrium`` says."""
+        mode = self.gradient_equilibrium
+        self.gradient_equilibrium = "off"
+        try:
+            yield
+        finally:
+            self.gradient_equilibrium = mode
 
     def _scaled(self, state: State, stage: Stage, factor: float) -> State:
         """``state`` with gradients scaled where gradient equilibrium acts after ``stage``."""

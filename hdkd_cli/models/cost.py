@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hdkd_cli.method.hypergradient import plain_attention
 from hdkd_cli.models.contract import MultiExitNet
+from hdkd_cli.models.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,8 @@ def _observe(net: MultiExitNet) -> tuple[list[int], list[_Run]]:
 @contextmanager
 def _countable(net: nn.Module) -> Iterator[None]:
     """Inside, ``net`` evaluates, and through operators that the flop counter knows."""
-    training = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        with torch.no_grad(), plain_attention():
-            yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(net), torch.no_grad(), plain_attention():
+        yield
 
 
 def _extra_ops(module: nn.Module, args: tuple[Any, ...], output: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hdkd_cli.errors import SettingsError
+from hdkd_cli.models.conforming import forward_problem
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.settings.factories import call_factory
 from hdkd_cli.settings.networks import CustomModelSettings
@@ -28,4 +29,11 @@ def build_custom(
                 f"model.name = {settings.name!r}: returned a network with {what} {has}, "
                 f"the settings ask for {wanted}"
             )
+    problem = forward_problem(net)
+    if problem is not None:
+        raise SettingsError(
+            f"model.name = {settings.name!r}: {problem}",
+            hint="leave forward to MultiExitNet; `hdkd doctor --network` checks the whole contract",
+            subject="model.name",
+        )
     return net

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.autograd import Function, forward_ad
-
-if TYPE_CHECKING:
-    from hdkd_cli.models.contract import MultiExitNet
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
@@ -44,14 +39,3 @@ class _ScaleReverse(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * ctx.factor, None
-
-
-@contextmanager
-def equilibrium_off(net: MultiExitNet) -> Iterator[None]:
-    """Inside, gradients of ``net`` are the true ones."""
-    mode = net.gradient_equilibrium
-    net.gradient_equilibrium = "off"
-    try:
-        yield
-    finally:
-        net.gradient_equilibrium = mode

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 
 from hdkd_cli.data import Batch
-from hdkd_cli.evaluation.collect import evaluating
 from hdkd_cli.models.contract import MultiExitNet
+from hdkd_cli.models.modes import evaluating
 from hdkd_cli.training.distributed import Ranks
 
 

@@ -19,7 +19,6 @@ from hdkd_cli.method.tradeoffs import Tradeoffs
 from hdkd_cli.method.validation import BalancedValidation
 from hdkd_cli.method.weights import HarmonizedWeights
 from hdkd_cli.models.contract import MultiExitNet
-from hdkd_cli.models.equilibrium import equilibrium_off
 from hdkd_cli.runs.checkpoints import Checkpoint, save_checkpoint
 from hdkd_cli.runs.network import initial_network, load_network
 from hdkd_cli.settings.schema import Settings
@@ -183,7 +182,7 @@ class TrainState:
                 nesterov_momentum=s.optimizer.momentum if s.optimizer.nesterov else 0.0,
                 # fp16 would need a loss scale of its own: an update then runs in float32
                 autocast_dtype=dtype if dtype is torch.bfloat16 else None,
-                exact_gradients=lambda _: equilibrium_off(net),
+                exact_gradients=net.true_gradients,
                 mean=ranks.mean if ranks.size > 1 else None,
             ).to(device)
         return cls(

@@ -82,3 +82,55 @@ def test_more_threads_than_free_cores_are_a_warning(
     check = doctor._check("cpu", doctor._cpu)
     assert check.status == ("ok" if advice is None else "warning")
     assert advice is None or check.detail.endswith(f"OMP_NUM_THREADS={advice}")
+
+
+NETS = """
+from torch import nn
+from hdkd_cli.models import MultiExitNet, Stage
+
+class Wide(Stage):
+    head_keys = ("x",)
+
+    def __init__(self, width_in, width, num_classes):
+        super().__init__()
+        self.layer, self.read = nn.Conv2d(width_in, width, 3), nn.Linear(width, num_classes)
+
+    def body(self, state):
+        return {"x": self.layer(state.get("x", state.get("image"))).relu()}
+
+    def head(self, state):
+        return self.read(state["x"].mean((2, 3)))
+
+class Shared(Wide):
+    def body(self, state):
+        return {"x": super().body(state)["x"] - state["image"].mean()}
+
+def net(exits, num_classes, image_size, width=4, first=Wide):
+    stages = [first(3, width, num_classes)]
+    stages += [Wide(width, width, num_classes) for _ in range(exits - 1)]
+    return MultiExitNet(stages, name="mine", num_classes=num_classes,
+                        input_shape=(3, image_size, image_size), arguments={"width": width})
+
+def shared(**arguments):
+    return net(first=Shared, **arguments)
+"""
+
+
+def test_a_network_of_ones_own_is_checked(tmp_path, monkeypatch, capsys: Captured) -> None:
+    (tmp_path / "doctors_nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    sizes = ["--set", "model.exits=2", "--set", "model.options.width=5"]
+    sizes += ["--set", "data.image_size=9"]
+    assert run(["doctor", "--network", "doctors_nets:net", *sizes]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["healthy"]
+    assert "forward mode equals reverse mode" in [check["check"] for check in record["checks"]]
+
+    assert run(["doctor", "--network", "doctors_nets:shared", *sizes]) == 3
+    record = json.loads(capsys.readouterr().out)
+    (broken,) = [check for check in record["checks"] if check["status"] == "error"]
+    assert broken["check"] == "any subset of samples narrows"
+
+    assert run(["doctor", "--network", "doctors_nets:nothing"]) == 2
+    assert "nothing" in capsys.readouterr().err
+    assert run(["doctor", "--set", "model.exits=2"]) == 2

@@ -203,10 +203,10 @@ def test_gradients_are_exact_for_the_validation_pass_alone():
     passes = []
 
     @contextmanager
-    def exact(net):
-        net.exact = True
+    def exact():
+        training.net.exact = True
         yield
-        net.exact = False
+        training.net.exact = False
 
     training = Training(exact_gradients=exact)
     training.net.exact = False

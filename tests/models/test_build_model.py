@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from small_nets import SMALL, ChainStage, small_msdnet
 
 from hdkd_cli.errors import SettingsError
-from hdkd_cli.models import MSDNet, MultiExitNet, build_model
+from hdkd_cli.models import MSDNet, MultiExitNet, State, build_model
 from hdkd_cli.models.architectures import ARCHITECTURES
 from hdkd_cli.settings.networks import (
     CustomModelSettings,
@@ -23,12 +23,23 @@ from hdkd_cli.settings.networks import (
 )
 
 
+class OwnStage(ChainStage):
+    """One logit for each class."""
+
+    def __init__(self, seed: int, num_classes: int) -> None:
+        super().__init__(seed)
+        self.num_classes = num_classes
+
+    def head(self, state: State) -> torch.Tensor:
+        return super().head(state)[:, : self.num_classes]
+
+
 def factory(
     *, exits: int, num_classes: int, image_size: int, extra: int = 0, wrong: int = 0
 ) -> MultiExitNet:
     """A network of the user's own."""
     return MultiExitNet(
-        [ChainStage(seed) for seed in range(exits + extra)],
+        [OwnStage(seed, num_classes) for seed in range(exits + extra)],
         name="own",
         num_classes=num_classes + wrong,
         input_shape=(3, image_size, image_size),

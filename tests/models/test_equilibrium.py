@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, jvp
 
 import hdkd_cli.models.contract as contract
-from hdkd_cli.models import MultiExitNet, equilibrium_off, scale_gradient
+from hdkd_cli.models import MultiExitNet, scale_gradient
 
 # torch itself says so when it loads its forward-mode formulas
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
@@ -146,7 +146,7 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(mode, train, reduction):
     forward = (tangents(net, x, direction) * probe_KBC).sum()
     torch.testing.assert_close(forward, reverse, rtol=1e-10, atol=1e-10)
     if mode != "off":  # and R really acts in forward mode
-        with equilibrium_off(net):
+        with net.true_gradients():
             plain = (tangents(net, x, direction) * probe_KBC).sum()
         assert not torch.isclose(plain, forward)
 
@@ -163,9 +163,9 @@ def test_logits_do_not_change_by_a_bit(mode):
 def test_it_can_be_switched_off_for_a_while():
     net = chain_net()
     net.gradient_equilibrium = "head"
-    with equilibrium_off(net):
+    with net.true_gradients():
         assert net.gradient_equilibrium == "off"
     assert net.gradient_equilibrium == "head"
-    with pytest.raises(KeyError), equilibrium_off(net):
+    with pytest.raises(KeyError), net.true_gradients():
         raise KeyError
     assert net.gradient_equilibrium == "head"
