@@ -22,6 +22,7 @@ from hdkd_cli.method import (
     hypergradient,
     validation_gradient,
 )
+from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.equilibrium import scale_gradient
 from hdkd_cli.models.msdnet import MSDNet
 
@@ -98,7 +99,7 @@ class Problem:
         momentum = self.optimizer.defaults["momentum"] if self.optimizer.defaults["nesterov"] else 0
         inputs = StepInputs.of(self.net)
         self.step(self.train)
-        with self.net.true_gradients():
+        with MultiExitNet.true_gradients(self.net):
             upper = validation_gradient(self.net, self.validation, self.val, **options)
         return hypergradient(
             self.net,
@@ -139,7 +140,7 @@ def by_unrolling(problem):
             change = change + mu * velocity if settings["nesterov"] else velocity
         stepped[name] = theta[name] - LR * change
     images, labels = problem.val
-    with net.true_gradients():
+    with MultiExitNet.true_gradients(net):
         upper = validation_loss(functional_call(net, {**stepped, **buffers}, (images,)), labels)
     (gradient_T,) = torch.autograd.grad(upper, gamma_T)
     return gradient_T / LR, stepped
