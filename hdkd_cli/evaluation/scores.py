@@ -20,6 +20,8 @@ from hdkd_cli.files import read_tensors, write_tensors
 
 MAX_LOGIT = 1e30
 """float32 ends at 3e38: differences and quotients by a temperature must fit too."""
+MAX_COST = 10**13
+"""Summed over a million samples, int64 still holds it."""
 _COSTS = ("macs", "macs_eager", "ops", "params")
 
 
@@ -121,6 +123,8 @@ def _check_costs(name: str, costs_K: tuple[int, ...], num_exits: int) -> None:
     least = 1 if name == "macs" else 0
     if costs_K[0] <= 0 or any(late - early < least for early, late in pairwise(costs_K)):
         raise ScoresError(f"{name} must be positive and grow from exit to exit: {list(costs_K)}")
+    if costs_K[-1] > MAX_COST:
+        raise ScoresError(f"{name} reaches {costs_K[-1]:,}: more than {MAX_COST:,} is no cost")
 
 
 def write_scores(path: Path, scores: Scores) -> None:
