@@ -20,6 +20,8 @@ Augment = Literal["none", "pad-crop", "resized-crop"]
 """What is done to training images at random."""
 Interpolation = Literal["bilinear", "bicubic"]
 """How images are resized; always with antialiasing."""
+Layout = Literal["train-test", "train-val", "tiny-imagenet"]
+"""Which folders of a data set hold what."""
 ImageCheck = Literal["headers", "decode"]
 """How image files are checked before training: by their headers, or by decoding all of them."""
 InMemory = Literal["auto", "always", "never"]

@@ -7,6 +7,7 @@ order       which images at which step; Batch
 in_memory   small images: decoded once, augmented as whole batches
 workers     large images: decoded and augmented by worker processes
 dataset     ``open_data`` and ``ImageData``, which put these together
+given       validation images that a file lists
 labelled    ``open_labelled``: images that are no split of a run
 """
 

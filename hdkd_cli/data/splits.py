@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.choices import Part, Role
+from hdkd_cli.data.given import given_indices
 from hdkd_cli.data.sources.base import Source
 from hdkd_cli.errors import DataError, SettingsError
 from hdkd_cli.files import sha256_bytes
@@ -59,18 +60,24 @@ def make_splits(source: Source, settings: DataSettings) -> dict[Role, Split]:
 
     Raises:
         DataError: a class has too few images.
-        SettingsError: ``val_per_class`` is set and there is a ``val/`` folder too.
+        SettingsError: validation images are asked for, and there is a ``val/`` folder too.
     """
-    if "val" in source.parts and settings.val_per_class is not None:
-        raise SettingsError(
-            f"data.val_per_class = {settings.val_per_class} holds validation images out of the "
-            "training images, but there is a val/ folder too; drop one of them"
-        )
+    for key in ("val_per_class", "val_indices"):
+        value = getattr(settings, key)
+        if "val" in source.parts and value is not None:
+            raise SettingsError(
+                f"data.{key} = {value} holds validation images out of the training images, but "
+                "there is a val/ folder too; drop one of them"
+            )
     train_by_class = _by_class(source, "train", settings.split_seed)
     chosen: dict[Role, list[int]] = {role: [] for role in get_args(Role)}
     chosen["test"].extend(source.parts["test"])
     if "val" in source.parts:
         val_by_class = _by_class(source, "val", settings.split_seed)
+    elif settings.val_indices is not None:
+        given = given_indices(source, settings)
+        val_by_class = [[i for i in images if i in given] for images in train_by_class]
+        train_by_class = [[i for i in images if i not in given] for images in train_by_class]
     else:
         val_by_class = [
             images[: _validation_count(source.classes[label], len(images), settings)]
@@ -110,7 +117,7 @@ def _by_class(source: Source, part: Part, seed: int) -> list[list[int]]:
 
 
 def _validation_count(name: str, available: int, settings: DataSettings) -> int:
-    count = settings.val_per_class or max(1, available // 10)
+    count = max(1, available // 10) if settings.val_per_class is None else settings.val_per_class
     if count >= available:
         raise DataError(
             f"class {name!r} has {available} training images, too few to hold out {count} for "

@@ -70,9 +70,9 @@ DATASETS: Mapping[str, DatasetSpec] = {
     "cifar100": DatasetSpec(
         "hdkd_cli.data.sources.cifar:open_cifar", _CIFAR100, num_classes=100, downloadable=True
     ),
-    "folder": DatasetSpec("hdkd_cli.data.sources.folders:open_folders", _PHOTOGRAPHS),
+    "folder": DatasetSpec("hdkd_cli.data.sources.layouts:open_folders", _PHOTOGRAPHS),
     "imagenet": DatasetSpec(
-        "hdkd_cli.data.sources.folders:open_imagenet",
+        "hdkd_cli.data.sources.layouts:open_imagenet",
         _PHOTOGRAPHS | {"val_per_class": 50},
         num_classes=1000,
     ),

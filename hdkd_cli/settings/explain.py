@@ -89,6 +89,15 @@ def contradictions(settings: Settings, given: Layer) -> Iterator[Problem]:
             'needs objective.teachers = "last" (distillation from the last exit only); '
             + _where("objective.teachers", given),
         )
+    data = settings.data
+    if data.val_per_class == 0 and data.val_indices is None:
+        for key, in_use in (
+            ("weights.learned", settings.weights.learned),
+            ("data.calibration_fraction", data.calibration_fraction > 0),
+        ):
+            if in_use:
+                why = "needs validation images; " + _where("data.val_per_class", given)
+                yield _problem(key, given, why)
 
 
 def _problem(

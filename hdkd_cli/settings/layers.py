@@ -8,7 +8,7 @@ beyond that:
 - ``method = NAME``, in any layer, stands for the settings ``METHODS[NAME]``. In the same layer,
   keys that are spelt out win over it; a higher layer's method wins over lower layers' keys.
 - A layer that changes ``data.name`` drops the lower layers' keys that describe the data set (what
-  ``DATASETS`` names, ``train_per_class`` and ``options``): they were written for other images, and
+  ``DATASETS`` names, ``train_per_class`` and the like): they were written for other images, and
   would be wrong without anybody noticing. The new data set's own defaults take their place.
   ``data.root`` stays: a wrong folder is noticed.
 - A layer that changes ``model.name`` drops the lower layers' model keys, but ``model.exits`` where
@@ -259,7 +259,7 @@ def _goes_with_name(section: str, key: str, new: Any) -> bool:
         return False
     field = key.split(".")[1]
     if section == "data":
-        return field in ("options", "train_per_class") or any(
+        return field in ("options", "layout", "train_per_class", "val_indices") or any(
             field in spec.defaults for spec in DATASETS.values()
         )
     # A number of exits is one in every network that can be told it; any network can be static.

@@ -8,7 +8,7 @@ no torch, so that the command line starts at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from hdkd_cli.choices import (
     ImageCheck,
     InMemory,
     Interpolation,
+    Layout,
     Learner,
     Parametrisation,
     Precision,
@@ -64,6 +65,9 @@ class DataSettings(Section):
     """Further keyword arguments of the factory of a data set of your own."""
     root: str | None = None
     """Folder the data is in; ``digits`` needs none. (``--data-dir``)"""
+    layout: Literal["auto"] | Layout = "auto"
+    """Of ``folder``: ``train-test`` has train/, test/ and maybe val/; of ``train-val``, val/ is the
+    test part; ``tiny-imagenet`` is read as it is downloaded; ``auto`` looks."""
     download: bool = False
     """Fetch CIFAR from its authors' site if it is not in ``root``. (``--download``)"""
     image_size: PositiveInt = 32
@@ -85,9 +89,12 @@ class DataSettings(Section):
     """Per-channel standard deviation that is divided by."""
     train_per_class: PositiveInt | None = None
     """Training images a class; absent: all that are left. The rest is the ``reserve`` split."""
-    val_per_class: PositiveInt | None = 25
-    """Validation images a class, held out of the training images; absent: a ``val/`` folder's, or
-    a tenth of each class where there is none."""
+    val_per_class: NonNegativeInt | None = 25
+    """Validation images per class, held out of the training images; absent: a ``val/`` folder's, or
+    a tenth of each class where there is none. 0: every image trains, which fixed weights allow."""
+    val_indices: str | None = None
+    """File that lists the validation images among the training images, in place of
+    ``val_per_class``: numbers from 0 or names, one per line, or a safetensors file."""
     calibration_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the validation images set aside for policies with guarantees; never trains γ."""
     split_seed: NonNegativeInt = 0

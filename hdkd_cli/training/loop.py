@@ -121,7 +121,8 @@ def train_to_end(
         paused = time.perf_counter()
         if ended or (epoch_ended and epoch % s.evaluate_every == 0):
             refuse_divergence(run, state)
-            emit(_evaluated(state, data, epoch))
+            if len(data.splits["val"]):
+                emit(_evaluated(state, data, epoch))
 
         # save
         signum = state.ranks.largest(stop.signum or (TIME_UP if paused > time_up else 0))

@@ -85,3 +85,19 @@ def test_other_images_under_the_same_names_are_refused(images: Path, capsys: ANY
     capsys.readouterr()
     assert app.run(["train", "--resume", str(run), "--set", "training.max_steps=3"]) == 3
     assert "differs" in capsys.readouterr().err
+
+
+def test_every_image_can_train_where_nothing_reads_validation_images(
+    images: Path, capsys: ANY
+) -> None:
+    none = ["data.val_per_class=0", "method=joint"]
+    assert app.run([*train(images, *none), "--tensorboard"]) == 0
+    run = images.parent / "runs" / "r"
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert events[0]["samples"]["train"] == 32
+    assert "evaluated" not in {event["event"] for event in events}
+    assert app.run(["eval-anytime", str(run)]) == 0
+    assert app.run(["report", str(run), "-o", str(run / "report.html")]) == 0
+    capsys.readouterr()
+    assert app.run(["calibrate", str(run)]) == 3
+    assert "val split is empty" in capsys.readouterr().err

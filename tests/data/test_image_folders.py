@@ -5,7 +5,7 @@ import pytest
 import torch
 from pictures import make_folder, noise, two_classes
 
-from hdkd_cli.data.sources.folders import IMAGENET_LAYOUT, open_folder
+from hdkd_cli.data.sources.folders import open_folder
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import read_tensors
 
@@ -62,7 +62,7 @@ def test_official_val_of_imagenet_is_test(tmp_path):
     root = make_folder(
         tmp_path, {"train": {"a": 2, "b": 2}, "val": {"a": 1, "b": 1}, "test": {"unlabelled": 1}}
     )
-    source = open_folder(root, IMAGENET_LAYOUT)
+    source = open_folder(root, {"train": "train", "test": "val"})
     assert [source.keys[i] for i in source.parts["test"]] == ["val/a/000.png", "val/b/000.png"]
     assert "val" not in source.parts
 

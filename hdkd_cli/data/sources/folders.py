@@ -18,27 +18,6 @@ from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
 
 LAYOUT: Mapping[Part, str] = {"train": "train", "test": "test"}
-IMAGENET_LAYOUT: Mapping[Part, str] = {"train": "train", "test": "val"}  # its test/ has no labels
-
-
-def open_folders(settings: DataSettings) -> FolderSource:
-    """Open ``folder``: a ``val`` folder holds the validation images, if there is one.
-
-    Raises:
-        DataError: as ``open_folder``.
-    """
-    root = folder_of(settings)
-    layout = {**LAYOUT, "val": "val"} if (root / "val").is_dir() else LAYOUT
-    return open_folder(root, layout, cache=settings.cache)
-
-
-def open_imagenet(settings: DataSettings) -> FolderSource:
-    """Open ``imagenet``: its official validation images are the test part.
-
-    Raises:
-        DataError: as ``open_folder``.
-    """
-    return open_folder(folder_of(settings), IMAGENET_LAYOUT, cache=settings.cache)
 
 
 def folder_of(settings: DataSettings) -> Path:
