@@ -68,8 +68,8 @@ def compare(
     Each difference has a paired bootstrap interval over images, which tells how trained networks
     would do on other images. With --by method and several seeds it also has intervals over seeds
     (Student's t, and bootstrap), which tell how another training would do. Budgets use the policies
-    that all runs have; if there are none, the geometric family of their val scores. Default split:
-    test.
+    that all runs have; if there are none, the geometric family of their val scores. A static
+    network is compared with what those reach at its cost. Default split: test.
     """
     from hdkd_cli.evaluation.budget import parse_budget
     from hdkd_cli.evaluation.compare import brief, refuse_nothing_to_compare
@@ -103,7 +103,10 @@ def _of_runs(runs: Sequence[Run], role: HeldOut) -> Iterator[Answers]:
 
     settings = [run.settings for run in runs]
     kept = [_policies(run) for run in runs]
-    fit = bool(runs) and not set.intersection(*(set(policies) for policies in kept))
+    of_several = [
+        set(p) for p, of_run in zip(kept, settings, strict=True) if not of_run.model.static
+    ]
+    fit = bool(of_several) and not set.intersection(*of_several)
     if fit:
         talk.note("the runs have no policy in common: budgets use the geometric family of val")
     methods = method_names(settings)

@@ -135,6 +135,11 @@ class Answers:
             curves={key: Curve.of(policy, scores) for key, policy in policies.items()},
         )
 
+    @property
+    def static(self) -> bool:
+        """Whether there is one exit only."""
+        return len(self.macs_K) == 1
+
 
 class _Measure(NamedTuple):
     """One thing that is measured of every network."""
@@ -147,8 +152,9 @@ class _Measure(NamedTuple):
 
     def pct_N(self, of: Answers) -> NDArray[np.float64]:
         """100 where a sample is right and 0 where not, averaged over the budgets."""
-        if self.exit is not None:
-            right_N: NDArray[np.float64] = of.correct_KN[self.exit - 1].astype(np.float64)
+        exit = 1 if of.static else self.exit  # it has no other, whatever the budget
+        if exit is not None:
+            right_N: NDArray[np.float64] = of.correct_KN[exit - 1].astype(np.float64)
             return 100 * right_N
         assert self.policy is not None
         curve = of.curves[self.policy]
@@ -175,6 +181,10 @@ class _Side:
     def seeds(self) -> tuple[int | None, ...]:
         return tuple(run.seed for run in self.runs)
 
+    @property
+    def static(self) -> bool:
+        return all(run.static for run in self.runs)
+
 
 def compare(
     runs: Sequence[Answers],
@@ -183,6 +193,9 @@ def compare(
     budgets: Sequence[float] = (),
 ) -> Comparison:
     """Differences of accuracy to the first run, or to the method of the first run.
+
+    A network of one exit has no exit in common with one of several: it is compared with what that
+    one's policies reach at its cost.
 
     Args:
         runs: What to compare; at least one.
@@ -198,11 +211,22 @@ def compare(
     reasons = {run.name: reason for run in others if (reason := unlike(first, run))}
     same = [run for run in runs if run.name not in reasons]
     sides, notes = _sides(same, by)
-    measures = list(_measures(same, budgets, notes))
+    alike = [run for side in sides if side.static == sides[0].static for run in side.runs]
+    measures = list(_measures(alike, budgets, notes))
+    of_side = {
+        side.name: measures
+        if side.static == sides[0].static
+        else list(_measures(side.runs, budgets, []))
+        for side in sides
+    }
     found = [
         (measure.headline, _difference(sides[0], other, measure))
         for other in sides[1:]
-        for measure in measures
+        for measure in (
+            measures
+            if other.static == sides[0].static
+            else _at_the_cost_of_the_static(sides[0], other, notes)
+        )
     ]
     return Comparison(
         by=by,
@@ -218,7 +242,7 @@ def compare(
                 name=side.name,
                 runs=tuple(run.run for run in side.runs),
                 seeds=side.seeds,
-                levels=tuple(_level(side, measure) for measure in measures),
+                levels=tuple(_level(side, measure) for measure in of_side[side.name]),
             )
             for side in sides
         ),
@@ -348,6 +372,20 @@ def _measures(
         if len(grid) > 1:
             what = f"{name}, mean of {len(grid)} budgets"
             yield _Measure(what, policy=name, budgets=tuple(grid))
+
+
+def _at_the_cost_of_the_static(first: _Side, other: _Side, notes: list[str]) -> Iterator[_Measure]:
+    """What the policies of the side with several exits reach for what the other one costs."""
+    static, exits = (first, other) if first.static else (other, first)
+    budget = max(run.macs_K[0] for run in static.runs)
+    policies = set.intersection(*(set(run.curves) for run in exits.runs))
+    if not policies:
+        notes.append(f"{static.name} is not compared: {exits.name} has no policy to set beside it")
+    if budget < min(run.macs_K[0] for run in exits.runs):
+        notes.append(f"{exits.name} has no exit as cheap as {static.name}: it answers at its first")
+    for name in sorted(policies):
+        what = f"{name} at {budget / 1e6:.2f} M, the cost of {static.name}"
+        yield _Measure(what, policy=name, budgets=(budget,))
 
 
 def _in_common(first: _Side, other: _Side) -> list[tuple[Answers, Answers]]:

@@ -30,6 +30,15 @@ def test_a_network_cut_short_is_trained_and_evaluated(tmp_path: Path, capsys: AN
         points = json.loads(capsys.readouterr().out)["points"]
         assert all(point["thresholds"] == [] for point in points)
         assert points
+    exits = ["train", *SMALL, "--runs-dir", str(tmp_path), "--name", "exits"]
+    assert app.run(exits) == 0
+    capsys.readouterr()
+    assert app.run(["compare", str(tmp_path / "exits"), run, str(tmp_path / "static3")]) == 0
+    found = json.loads(capsys.readouterr().out)["differences"]
+    assert [(one["other"], one["budget_macs"]) for one in found] == [
+        ("static2", macs[0]),
+        ("static3", macs[1]),
+    ]
     assert app.run(["profile", run, "--seconds", "1", "--batch-size", "4"]) == 0
     assert app.run(["report", run, str(tmp_path / "static3"), "-o", str(tmp_path / "r.html")]) == 0
     assert app.run(["train", *SMALL, "--set", "method=static", "--set", "model.cut_at=4",

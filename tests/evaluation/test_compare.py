@@ -176,6 +176,42 @@ def test_without_fingerprints_labels_decide() -> None:
     assert [one.reason for one in record.incomparable] == ["other images"]
 
 
+@pytest.mark.parametrize(("macs", "exit"), [(15, 1), (20, 2), (5, 1)])
+@pytest.mark.parametrize("static_first", [False, True])
+def test_a_static_network_is_compared_at_its_cost(macs: int, exit: int, static_first: bool) -> None:
+    ours_KN, static_KN = right(0.5, 0.9), right(0.7, seed=1)
+    ours = answers("exits", ours_KN, policy=True)
+    static = replace(answers("static", static_KN), macs_K=(macs,))
+    other = answers("other", right(0.6, 0.8, seed=2), policy=True)
+    record = compare([static, ours, other] if static_first else [ours, other, static])
+    found = [d for d in record.differences if "the cost of static" in d.what]
+    if static_first:
+        assert len(found) == len(record.differences) == 2
+    (one, *_) = found
+    right_N = 100.0 * ours_KN[exit - 1], 100.0 * static_KN[0]
+    expected = paired_difference(*(right_N if static_first else right_N[::-1]))
+    assert (one.exit, one.policy, one.budget_macs) == (None, "geometric", macs)
+    assert one.difference_pct == pytest.approx(expected.value)
+    assert any("no exit as cheap as static" in note for note in record.notes) == (macs == 5)
+    levels = {side.name: [level.what for level in side.levels] for side in record.sides}
+    assert levels["static"] == ["exit 1"]
+    assert levels["exits"][:2] == ["exit 1", "exit 2"]
+    if not static_first:  # the others are compared as if it were not there
+        without = compare([ours, other])
+        assert record.differences[:-1] == without.differences
+
+
+def test_static_networks_among_themselves_are_compared_at_their_exit() -> None:
+    record = compare([answers("a", right(0.5)), answers("b", right(0.7, seed=1))])
+    assert [one.what for one in record.differences] == ["exit 1"]
+
+
+def test_a_static_network_without_a_policy_to_compare_with_is_told() -> None:
+    record = compare([answers("exits", right(0.5, 0.9)), answers("static", right(0.7))])
+    assert record.differences == ()
+    assert record.notes == ("static is not compared: exits has no policy to set beside it",)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_are_recognised(method: str) -> None:
     assert method_of(Settings.model_validate(METHODS[method])) == method
