@@ -14,10 +14,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from claims import Finding, findings, records
+from claims import findings, records, table
 from readme import rewrite
 
 HERE = Path(__file__).parent
@@ -31,16 +30,6 @@ BOUNDED: dict[str, tuple[str, ...]] = {
     "pipeline": ("--images", "640", "--trials", "2", "--steps", "4"),
 }
 """Script → how it is kept short."""
-
-
-def table(rows: Sequence[Finding]) -> str:
-    """Claims in columns."""
-    cells = [("claim", "measured: median (min to max)", "target", ""), *(r.cells() for r in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
 
 
 def main() -> None:

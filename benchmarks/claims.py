@@ -7,12 +7,12 @@ target that is missed, found by profiling (docs/log.md tells how).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, show
+from harness import RESULTS, show, write_record
 
 Record = Mapping[str, Any]
 
@@ -217,3 +217,19 @@ def records(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
 def findings(found: Mapping[str, Record]) -> list[Finding]:
     """All rows of the table."""
     return [finding for name, record in found.items() for finding in READERS[name](record)]
+
+
+def table(rows: Sequence[Finding]) -> str:
+    """Claims in columns."""
+    cells = [("claim", "measured: median (min to max)", "target", ""), *(r.cells() for r in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def finish(name: str, what: str, **facts: object) -> None:
+    """Write a record and print what it says of its claims."""
+    path = write_record(name, what, **facts)
+    print(f"{table(list(READERS[name](facts)))}\nwritten: {path}")

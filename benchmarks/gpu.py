@@ -17,14 +17,14 @@ Writes benchmarks/results/gpu.json.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterable
 
 import torch
-from harness import in_turn, ratios, show, spread, write_record
-from step_cpu import NETS, cifar_like, hdkd_loop, settings_for
+from fixtures import NETS, cifar_like, hdkd_loop, settings_for
+from harness import in_turn, options, ratios, show, spread, write_record
 
+from hdkd_cli.inference.timing import seconds_of
 from hdkd_cli.settings.schema import Settings, WeightSettings
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.state import TrainState
@@ -67,21 +67,12 @@ def ready(settings: Settings, device: torch.device) -> tuple[TrainState, Callabl
     return state, step
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for what was asked of the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def stretch(
-    step: Callable[[], None], device: torch.device, steps: int = STEPS
-) -> Callable[[], None]:
-    """A function that takes some steps and waits for them."""
+def stretch(step: Callable[[], None], steps: int = STEPS) -> Callable[[], None]:
+    """A function that takes some steps."""
 
     def run() -> None:
         for _ in range(steps):
             step()
-        synchronise(device)
 
     return run
 
@@ -90,7 +81,7 @@ def waits(device: torch.device) -> Row:
     """Whether a step with an update waits for the device: torch raises where it would."""
     settings = settings_for(*NETS["cifar100-small"], "hdkd", precision="bf16", interval=1)
     _, step = ready(settings, device)
-    stretch(step, device, 3)()
+    stretch(step, 3)()
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
     try:
@@ -136,10 +127,10 @@ def recipe(name: str, device: torch.device, steps: int, *, compiled: bool) -> Ro
     settings = settings_for(model, batch, "hdkd", precision="bf16", compile=compiled)
     began = time.perf_counter()
     _, step = ready(settings, device)
-    warm = stretch(step, device, 4 * settings.weights.interval)  # graphs are recorded in here
-    warm()
+    warm = stretch(step, 4 * settings.weights.interval)  # graphs are recorded in here
+    seconds_of(warm, device)
     warmup = time.perf_counter() - began
-    seconds = in_turn({name: stretch(step, device, steps)}, trials=3, warmup=0)[name]
+    seconds = in_turn({name: stretch(step, steps)}, trials=3, warmup=0, device=device)[name]
     per_step = spread([s / steps for s in seconds])
     minutes = per_step["median"] * (TRAINING_IMAGES // batch) * EPOCHS / 60
     print(
@@ -165,12 +156,11 @@ def steps(device: torch.device, precisions: Iterable[str], trials: int, *, compi
         precision: stretch(
             ready(
                 settings_for(model, batch, "hdkd", precision=precision, compile=compiled), device
-            )[1],
-            device,
+            )[1]
         )
         for precision in precisions
     }
-    seconds = in_turn(arms, trials=trials, warmup=2)
+    seconds = in_turn(arms, trials=trials, warmup=2, device=device)
     rates = {arm: spread([STEPS * batch / s for s in times]) for arm, times in seconds.items()}
     for arm, rate in rates.items():
         print(f"{arm} {'compiled' if compiled else 'eager':8} {show(rate, 0)} images/s", flush=True)
@@ -185,8 +175,8 @@ def overhead(device: torch.device, interval: int, trials: int, *, compiled: bool
         "joint": settings_for(model, batch, "joint", **common),
         "hdkd": settings_for(model, batch, "hdkd", interval=interval, **common),
     }
-    made = {name: stretch(ready(s, device)[1], device) for name, s in arms.items()}
-    seconds = in_turn(made, trials=trials, warmup=2)
+    made = {name: stretch(ready(s, device)[1]) for name, s in arms.items()}
+    seconds = in_turn(made, trials=trials, warmup=2, device=device)
     ratio = ratios(seconds["hdkd"], seconds["joint"])
     print(f"hdkd over joint, every {interval} steps: {show(ratio)}", flush=True)
     return {"interval": interval, "compiled": compiled, "ratio": ratio}
@@ -200,9 +190,9 @@ def memory(device: torch.device) -> Row:
         state, step = ready(
             settings_for(model, batch, "hdkd", precision="bf16", interval=interval), device
         )
-        stretch(step, device, 2)()
+        stretch(step, 2)()
         torch.cuda.reset_peak_memory_stats(device)
-        stretch(step, device, 2)()
+        stretch(step, 2)()
         peaks[name] = torch.cuda.max_memory_allocated(device)
         parameters = sum(p.numel() * p.element_size() for p in state.net.parameters())
         del state, step
@@ -212,13 +202,9 @@ def memory(device: torch.device) -> Row:
 
 def main() -> None:
     """Measure in the order of importance until the time is over; write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=7.5)
-    parser.add_argument("--trials", type=int, default=5)
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device, 0 if arguments.device == "cuda" else None)
-    clock, facts = Clock(arguments.minutes), dict[str, object]()
+    given = options(__doc__, device="cuda", minutes=7.5, trials=5)
+    device = torch.device(given.device, 0 if given.device == "cuda" else None)
+    clock, facts = Clock(given.minutes), dict[str, object]()
     halves = ("bf16", "fp16")
 
     def measure(key: str, seconds: float, run: Callable[[], object]) -> None:
@@ -242,34 +228,25 @@ def main() -> None:
                 120 if compiled else 30,
                 lambda n=name, c=compiled: recipe(n, device, 100, compiled=c),
             )
-    measure(
-        "steps eager",
-        40,
-        lambda: steps(device, ("fp32", *halves), arguments.trials, compiled=False),
-    )
-    for interval in (INTERVAL, 1):
+    for compiled, how in ((False, "eager"), (True, "compiled")):
+        for interval in (INTERVAL,) if compiled else (INTERVAL, 1):
+            measure(
+                f"overhead {interval} {how}",
+                100 if compiled else 40,
+                lambda i=interval, c=compiled: overhead(device, i, given.trials, compiled=c),
+            )
         measure(
-            f"overhead {interval} eager",
-            40,
-            lambda i=interval: overhead(device, i, arguments.trials, compiled=False),
+            f"steps {how}",
+            150 if compiled else 40,
+            lambda c=compiled: steps(device, ("fp32", *halves), given.trials, compiled=c),
         )
     measure("memory", 20, lambda: memory(device))
-    measure(
-        f"overhead {INTERVAL} compiled",
-        100,
-        lambda: overhead(device, INTERVAL, arguments.trials, compiled=True),
-    )
-    measure(
-        "steps compiled",
-        150,
-        lambda: steps(device, ("fp32", *halves), arguments.trials, compiled=True),
-    )
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     write_record(
         "gpu",
         "everything that needs a GPU",
         device=name,
-        trials=arguments.trials,
+        trials=given.trials,
         left_out=clock.left_out,
         **facts,
     )

@@ -6,6 +6,7 @@ on Python's path.
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -16,29 +17,61 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hdkd_cli.files import write_json
+from hdkd_cli.inference.timing import seconds_of
 
 RESULTS = Path(__file__).parent / "results"
 
 
+CPU = torch.device("cpu")
+
+
+def options(doc: str, **defaults: Any) -> argparse.Namespace:
+    """The command line of a script: an option for each default, of its type.
+
+    A tuple or mapping is a choice of several, by default all of them; a list takes any values;
+    ``threads`` are set here.
+    """
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    for name, default in defaults.items():
+        kind: dict[str, Any] = {"type": type(default), "default": default}
+        if isinstance(default, bool):
+            kind = {"action": "store_true"}
+        elif isinstance(default, list):
+            kind = {"type": type(default[0]), "nargs": "+", "default": default}
+        elif isinstance(default, tuple | Mapping):
+            kind = {"choices": default, "nargs": "+", "default": list(default)}
+        elif isinstance(default, type):
+            kind = {"type": default}
+        parser.add_argument(f"--{name.replace('_', '-')}", **kind)
+    given = parser.parse_args()
+    if "threads" in given:
+        torch.set_num_threads(given.threads)
+    return given
+
+
 def in_turn(
-    arms: Mapping[str, Callable[[], object]], *, trials: int, warmup: int = 2, calls: int = 1
+    arms: Mapping[str, Callable[[], object]],
+    *,
+    trials: int,
+    warmup: int = 2,
+    calls: int = 1,
+    device: torch.device = CPU,
 ) -> dict[str, list[float]]:
     """Wall seconds of each trial: A B C, A B C, … after ``warmup`` trials that do not count.
 
-    A trial is ``calls`` such rounds, summed. The arms must wait for their device themselves.
+    A trial is ``calls`` such rounds, summed; each call waits for what it gave ``device`` to do.
     """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for trial in range(warmup + trials):
         spent = dict.fromkeys(arms, 0.0)
         for _ in range(calls):
             for name, arm in arms.items():
-                began = time.perf_counter()
-                arm()
-                spent[name] += time.perf_counter() - began
+                spent[name] += seconds_of(arm, device)
         if trial >= warmup:
             for name in arms:
                 seconds[name].append(spent[name])

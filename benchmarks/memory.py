@@ -12,14 +12,14 @@ tell. Bytes do not depend on how busy the machine is. Writes benchmarks/results/
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from growth import fresh_state, val_part
-from harness import write_record
+from claims import finish
+from fixtures import fresh_state, val_part
+from harness import options
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -35,7 +35,6 @@ NETS = {
 """Preset → classes, and images a step."""
 TARGET_PEAK = 1.1
 TARGET_KEEPS = 1.01
-MB = 1e6
 
 
 class Bytes(NamedTuple):
@@ -121,34 +120,18 @@ def measure(
 
 
 def main() -> None:
-    """Count, print a table, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, help="images a step, instead of each net's own")
-    parser.add_argument("--net", choices=NETS, action="append")
-    arguments = parser.parse_args()
-    device = resolve_device(arguments.device)
-    print("MB of                   batch  parameters   keeps  step peak  update peak  update/step")
-    rows = []
-    for name in arguments.net or NETS:
-        classes, batch = NETS[name]
-        row = measure(name, classes, arguments.batch or batch, device)
-        rows.append(row)
-        size = row["bytes"]
-        print(
-            f"{name:23} {row['batch']:5} {size['parameters'] / MB:11.2f} "
-            f"{size['kept_for_updates'] / MB:7.2f} {size['peak_of_a_step'] / MB:10.1f} "
-            f"{size['peak_of_an_update'] / MB:12.1f} {row['peak_over_step']:12.3f}",
-            flush=True,
-        )
-    print(f"targets: keeps ≤ {TARGET_KEEPS} × (parameters + buffers), update/step ≤ {TARGET_PEAK}")
-    write_record(
+    """Count, write the record, print what it says."""
+    given = options(__doc__, device="cpu", batch=int, net=NETS)
+    device = resolve_device(given.device)
+    finish(
         "memory",
         "bytes of a step and of an update of the weights, float32",
         device=device.type,
         target_keeps=TARGET_KEEPS,
         target_peak=TARGET_PEAK,
-        rows=rows,
+        rows=[
+            measure(name, NETS[name][0], given.batch or NETS[name][1], device) for name in given.net
+        ],
     )
 
 

@@ -14,12 +14,12 @@ K exits, B batch, C classes.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from harness import in_turn, ratios, show, write_record
-from step_cpu import CPU, cifar_like, hdkd_loop, settings_for
+from claims import finish
+from fixtures import cifar_like, hdkd_loop, settings_for
+from harness import CPU, in_turn, options, ratios
 
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.method.weights import HarmonizedWeights
@@ -84,35 +84,20 @@ def measure_terms(exits: int, classes: int, batch: int, trials: int) -> dict[str
 
 
 def main() -> None:
-    """Measure, print a table, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--exits", type=int, nargs="+", default=[5, 7, 11])
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print("hdkd over joint: median (min to max)")
-    print("exits  update every   ratio                 target")
-    rows = []
-    for exits in arguments.exits:
-        for interval, target in TARGETS.items():
-            row = measure(exits, interval, arguments.batch, arguments.trials)
-            rows.append(row)
-            print(f"{exits:5}  {interval:12}   {show(row['ratio']):20}  {target}", flush=True)
-    terms = measure_terms(max(arguments.exits), 1000, arguments.batch, arguments.trials)
-    print(
-        f"terms and weights alone, {terms['exits']} exits, {terms['classes']} classes: "
-        f"{show(terms['share'], 4)} of a step, target {TARGET_TERMS_SHARE}"
-    )
-    write_record(
+    """Measure, write the record, print what it says."""
+    given = options(__doc__, threads=1, trials=5, batch=64, exits=[5, 7, 11])
+    finish(
         "overhead",
         "wall time of hdkd over joint on one network, and the terms' share of a step",
         device=str(CPU),
-        batch=arguments.batch,
-        trials=arguments.trials,
-        rows=rows,
-        terms=terms,
+        batch=given.batch,
+        trials=given.trials,
+        rows=[
+            measure(exits, interval, given.batch, given.trials)
+            for exits in given.exits
+            for interval in TARGETS
+        ],
+        terms=measure_terms(max(given.exits), 1000, given.batch, given.trials),
     )
 
 

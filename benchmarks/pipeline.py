@@ -14,7 +14,6 @@ B batch, S pixels a side.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import tempfile
 import time
@@ -23,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import in_turn, show, spread, write_record
+from claims import finish
+from harness import CPU, in_turn, options, spread
 from PIL import Image
-from step_cpu import CPU
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -199,52 +198,30 @@ def imagenet_like(root: Path, workers: int, batch_size: int) -> Settings:
 
 
 def main() -> None:
-    """Measure, print a table, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument(
-        "--workers", type=int, nargs="+", help="default: those of 0 1 2 4 there are"
-    )
-    parser.add_argument("--trials", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--step-batch", type=int, default=8)
-    arguments = parser.parse_args()
+    """Measure, write the record, print what it says."""
     # hdkd starts no more workers than there are cores, and torchvision warns
-    workers = arguments.workers or [w for w in (0, 1, 2, 4) if w <= cpu_count()]
+    workers = [count for count in (0, 1, 2, 4) if count <= cpu_count()]
+    given = options(
+        __doc__, images=2000, batch=32, workers=workers, trials=3, steps=6, step_batch=8
+    )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        made = make_jpegs(root, arguments.images + CLASSES)
-        print(
-            f"{arguments.images} JPEGs, {made['mean_kB']:.0f} kB, {made['mean_pixels']:.0f} pixels"
-        )
-        print("images/s: median (min to max)")
-        print("transform   workers   usual              hdkd               hdkd over usual")
-        rows = []
-        for transform in TRANSFORMS:
-            for count in workers:
-                row = measure_reading(root, count, transform, arguments.batch, arguments.trials)
-                rows.append(row)
-                rates = row["images_per_s"]
-                print(
-                    f"{transform:11} {count:7}   {show(rates['usual'], 0):18} "
-                    f"{show(rates['hdkd'], 0):18} {show(row['speed'])}",
-                    flush=True,
-                )
-        settings = imagenet_like(root, min(1, max(workers)), arguments.step_batch)
-        wait = waiting(settings, open_data(settings.data), arguments.steps)
-    print(
-        f"waiting: {show(wait['waiting_share'], 3)} of a step of imagenet-msdnet5-step4 here "
-        f"({wait['workers']} worker, {wait['images_per_s']:.1f} images/s), target {TARGET_WAITING}"
-    )
-    write_record(
+        made = make_jpegs(root, given.images + CLASSES)
+        rows = [
+            measure_reading(root, count, transform, given.batch, given.trials)
+            for transform in TRANSFORMS
+            for count in given.workers
+        ]
+        settings = imagenet_like(root, min(1, max(given.workers)), given.step_batch)
+        wait = waiting(settings, open_data(settings.data), given.steps)
+    finish(
         "pipeline",
         "reading generated JPEGs as folder data: images/s, and what a training step waits",
         device=str(CPU),
-        images=arguments.images,
+        images=given.images,
         jpegs=made,
-        batch=arguments.batch,
-        trials=arguments.trials,
+        batch=given.batch,
+        trials=given.trials,
         target_speed=TARGET_SPEED,
         target_waiting=TARGET_WAITING,
         rows=rows,

@@ -9,15 +9,13 @@ benchmarks/results/policies.json (--name: another). K exits, N samples, P points
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import torch
-from harness import write_record
+from harness import options, write_record
 
 from hdkd_cli.choices import CombinationKind, GuaranteeKind, RiskKind
 from hdkd_cli.evaluation.bootstrap import RESAMPLES, paired_difference
@@ -165,15 +163,8 @@ def seconds_of_families(exits: int, samples: int) -> dict[str, dict[str, float]]
 
 def main() -> None:
     """Measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--val", type=Path, required=True)
-    parser.add_argument("--test", type=Path, required=True)
-    parser.add_argument("--delta", type=float, default=0.1)
-    parser.add_argument("--name", default="policies", help="of the file in benchmarks/results")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    val, test = read_scores(arguments.val), read_scores(arguments.test)
-
+    given = options(__doc__, val=Path, test=Path, delta=0.1, name="policies", threads=1)
+    val, test = read_scores(given.val), read_scores(given.test)
     comparison = compare(val, test)
     budgets = " ".join(f"{b / 1e6:6.2f}M" for b in comparison[0]["budgets_macs"])
     print(f"{'':25}{budgets}   mean of 33   over geometric (95 %)      over the published policy")
@@ -183,7 +174,7 @@ def main() -> None:
             f"{row['combination']:14}{row['policy']:11}{shown}   {row['test_mean_pct']:10.2f}   "
             f"{show(row['over_geometric']):27}{show(row['over_published'])}"
         )
-    guarantees = risks(val, test, arguments.delta)
+    guarantees = risks(val, test, given.delta)
     print(f"\n{HALVES} random halves as calibration: share of runs with a risk above E")
     for row in guarantees:
         print(
@@ -196,7 +187,7 @@ def main() -> None:
     for name, taken in seconds.items():
         print(f"{name:10} wall {taken['wall']:.2f}   cpu {taken['cpu']:.2f}")
     path = write_record(
-        arguments.name,
+        given.name,
         "accuracy at a budget and kept promises of exit policies, fitted on val and read on test",
         samples={"val": val.num_samples, "test": test.num_samples},
         resamples=RESAMPLES,

@@ -10,7 +10,6 @@ benchmarks/results/startup.json.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from harness import show, spread, write_record
+from claims import finish
+from harness import options, spread
 from PIL import Image
 
 from hdkd_cli.runs.metrics import read_metrics
@@ -48,20 +48,11 @@ def seconds_to_first_step(command: Sequence[str]) -> float:
     Args:
         command: Arguments of ``hdkd train`` but for the runs folder and where to end.
     """
-    ended_at_once = ("--set", "training.max_steps=1")
+    command = [*command, "--set", "training.max_steps=1"]
     with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryFile() as talk:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "hdkd_cli",
-                "train",
-                *command,
-                *ended_at_once,
-                "--runs-dir",
-                runs,
-            ],
+            [sys.executable, "-m", "hdkd_cli", "train", *command, "--runs-dir", runs],
             stdout=subprocess.DEVNULL,
             stderr=talk,
         )
@@ -89,31 +80,25 @@ def measure(command: Sequence[str], trials: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure, print, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--preset", default="cifar100-small")
-    parser.add_argument("--trials", type=int, default=3)
-    arguments = parser.parse_args()
+    """Measure, write the record, print what it says."""
+    given = options(__doc__, data_dir=Path, preset="cifar100-small", trials=3)
     with tempfile.TemporaryDirectory() as made:
-        command = [arguments.preset, "--device", "cpu", "--data-dir"]
-        if arguments.data_dir is not None:
+        command = [given.preset, "--device", "cpu", "--data-dir"]
+        if given.data_dir is not None:
             images = "CIFAR-100, 60,000 images"
-            command.append(str(arguments.data_dir))
+            command.append(str(given.data_dir))
         else:
             images = "6,000 random pictures of CIFAR's size, 100 classes"
             random_pictures(Path(made), classes=100, train=50, test=10)
             command += [made, "--set", "data.val_per_class=10"]
-        seconds = measure(command, arguments.trials)
-    print(f"{arguments.preset}, {images}, warm cache: {show(spread(seconds))} s to the first step")
-    print(f"target: {TARGET_SECONDS} s")
-    write_record(
+        seconds = measure(command, given.trials)
+    finish(
         "startup",
         "wall seconds from the command to the end of the first step, cache warm",
         device="cpu",
-        preset=arguments.preset,
+        preset=given.preset,
         images=images,
-        trials=arguments.trials,
+        trials=given.trials,
         target_seconds=TARGET_SECONDS,
         seconds=spread(seconds),
         each=seconds,

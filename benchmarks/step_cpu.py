@@ -17,78 +17,27 @@ K exits, B batch.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from harness import in_own_process, in_turn, ratios, show, spread, write_record
+from claims import finish
+from fixtures import NETS, cifar_like, hdkd_loop, settings_for
+from harness import CPU, in_own_process, in_turn, options, ratios, spread
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from hdkd_cli.data import ImageData
-from hdkd_cli.data.in_memory import MemoryImages
-from hdkd_cli.data.sources.base import ArraySource
-from hdkd_cli.data.splits import make_splits
 from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.models import MSDNet, build_model
-from hdkd_cli.settings.datasets import DATASETS
-from hdkd_cli.settings.schema import METHODS, Settings
+from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.compile import compile_step
-from hdkd_cli.training.loop import train_stream, val_stream
 from hdkd_cli.training.state import TrainState
-from hdkd_cli.training.step import new_totals, take_step
 
-CPU = torch.device("cpu")
 TARGET = 1.5
-NETS = {
-    "cifar100-msdnet7": ({"name": "msdnet", "exits": 7, "base": 4, "step": 2}, 128),
-    "cifar100-small": ({"name": "msdnet", "exits": 5, "base": 1, "step": 1}, 64),
-}
-"""The model section and the batch size of two presets."""
-
-
-def cifar_like(settings: Settings, classes: int = 100) -> ImageData:
-    """Random pictures in CIFAR's format: 60 a class."""
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (60 * classes, 32, 32, 3), dtype=np.uint8)
-    labels = torch.arange(len(pixels)) % classes
-    source = ArraySource.from_parts(
-        [f"class {c}" for c in range(classes)],
-        (pixels[classes:], labels[classes:]),
-        (pixels[:classes], labels[:classes]),
-    )
-    images = MemoryImages(source, settings.data)
-    return ImageData(settings.data, source.classes, make_splits(source, settings.data), images)
-
-
-def settings_for(
-    model: Mapping[str, object],
-    batch_size: int,
-    method: str,
-    *,
-    precision: str = "fp32",
-    compile: bool = False,
-    **weights: object,
-) -> Settings:
-    """Settings of a network under a training method, for ``cifar_like`` images."""
-    return Settings.model_validate(
-        METHODS[method]
-        | {
-            "data": dict(DATASETS["cifar100"].defaults)
-            | {"name": "cifar100", "root": ".", "val_per_class": 9, "cache": False},
-            "model": model,
-            "weights": METHODS[method]["weights"] | weights,
-            "training": {"batch_size": batch_size, "precision": precision, "compile": compile},
-        }
-    )
-
-
-# the loop by hand
 
 
 class PlainMSDNet(nn.Module):
@@ -202,26 +151,6 @@ def plain_loop(settings: Settings, data: ImageData, net: MSDNet) -> Callable[[],
     return step
 
 
-# what hdkd train runs
-
-
-def hdkd_loop(
-    settings: Settings, data: ImageData, device: torch.device = CPU
-) -> tuple[TrainState, Callable[[], None]]:
-    """A training state, and a function that takes one step with weight updates where they are due.
-
-    What training/loop.py does between two records of the losses, at a fixed learning rate.
-    """
-    state = TrainState.build(settings, data, device)
-    batches, val_batches = train_stream(state, data).batches(), val_stream(state, data).batches()
-    totals = new_totals(state)
-
-    def step() -> None:
-        take_step(state, batches, val_batches, totals)
-
-    return state, step
-
-
 def check_same(settings: Settings, data: ImageData, net: MSDNet, state: TrainState) -> None:
     """Both arms have the same loss on the same batch."""
     images, labels = next(data.train_stream(batch_size=8, seed=1, device=CPU).batches())
@@ -290,38 +219,23 @@ def measure(settings: Settings, processes: int, threads: int, trials: int) -> di
 
 
 def main() -> None:
-    """Measure, print a table, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=10)
-    parser.add_argument("--net", choices=NETS, action="append")
-    parser.add_argument("--compiled", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    """Measure, write the record, print what it says."""
+    given = options(__doc__, threads=1, trials=10, net=NETS, compiled=False)
     # emulated bf16 would say nothing
     native_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    print("images/s: median (min to max)")
-    print("network           type processes   plain            hdkd             speed-up")
     rows = []
-    for net in arguments.net or NETS:
+    for net in given.net:
         for precision in ["fp32", "bf16"] if native_bf16 else ["fp32"]:
-            for processes in (2,) if arguments.compiled else (1, 2):
+            for processes in (2,) if given.compiled else (1, 2):
                 settings = settings_for(
-                    *NETS[net], "naive-dkd", precision=precision, compile=arguments.compiled
+                    *NETS[net], "naive-dkd", precision=precision, compile=given.compiled
                 )
-                row = measure(settings, processes, arguments.threads, arguments.trials)
+                row = measure(settings, processes, given.threads, given.trials)
                 rows.append({"net": net, **row})
-                plain, ours = (show(row["images_per_s"][arm], 0) for arm in ("plain", "hdkd"))
-                print(
-                    f"{net:17} {precision} {processes:9}   {plain:16} {ours:16} "
-                    f"{show(row['speedup'])}",
-                    flush=True,
-                )
-    print(f"target: a speed-up of {TARGET}")
-    write_record(
-        "step_cpu" if not arguments.compiled else "step_compiled",
+    finish(
+        "step_compiled" if given.compiled else "step_cpu",
         "images/s of a training step: a loop by hand and hdkd in turn",
-        trials=arguments.trials,
+        trials=given.trials,
         target_speedup=TARGET,
         rows=rows,
     )

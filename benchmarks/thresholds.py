@@ -7,11 +7,11 @@ Writes benchmarks/results/thresholds.json. One core; confidences and fitting are
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import torch
-from harness import in_turn, show, spread, write_record
+from claims import finish
+from harness import in_turn, options, spread
 
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
@@ -53,19 +53,10 @@ def measure(exits: int, samples: int, classes: int, trials: int) -> dict[str, ob
 
 
 def main() -> None:
-    """Time it, print it, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=50_000)
-    parser.add_argument("--exits", type=int, default=11)
-    parser.add_argument("--classes", type=int, default=1_000)
-    parser.add_argument("--trials", type=int, default=5)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    facts = measure(arguments.exits, arguments.samples, arguments.classes, arguments.trials)
-    print(
-        f"confidences {facts['confidence_seconds']:.2f} s, fitting {show(facts['fit_seconds'])} s"
-    )
-    write_record("thresholds", "39 geometric operating points: fit and simulate, one core", **facts)
+    """Time it, write the record, print what it says."""
+    given = options(__doc__, samples=50_000, exits=11, classes=1_000, trials=5, threads=1)
+    facts = measure(given.exits, given.samples, given.classes, given.trials)
+    finish("thresholds", "39 geometric operating points: fit and simulate, one core", **facts)
 
 
 if __name__ == "__main__":
