@@ -109,7 +109,10 @@ def usual(settings: DataSettings, transform: str, batch_size: int) -> Callable[[
         transforms.RandomHorizontalFlip(),
     ]
     if transform == "evaluation":
-        crop = [transforms.Resize(settings.resize), transforms.CenterCrop(settings.image_size)]
+        crop = [
+            transforms.Resize(settings.shorter_side),
+            transforms.CenterCrop(settings.image_size),
+        ]
     finish = [transforms.ToTensor(), transforms.Normalize(settings.mean, settings.std)]
     assert settings.root is not None
     images = datasets.ImageFolder(
