@@ -27,10 +27,15 @@ class Record(Part):
     """What stands under ``schema``."""
     rows: ClassVar[str | None] = None
     """The field whose entries are the rows of a table, if there is one."""
+    on_request: ClassVar[frozenset[str]] = frozenset()
+    """Fields that JSON holds only where they hold something."""
 
     def as_record(self) -> dict[str, Any]:
         """The record as JSON holds it, ``schema`` first."""
-        return {"schema": self.schema_id, **self.model_dump(mode="json", by_alias=True)}
+        fields = self.model_dump(mode="json", by_alias=True)
+        left_out = {name for name in self.on_request if not fields[name]}
+        kept = {name: value for name, value in fields.items() if name not in left_out}
+        return {"schema": self.schema_id, **kept}
 
 
 # -- what training leaves ---------------------------------------------------------------------
@@ -107,11 +112,27 @@ class AnytimeExit(Part):
     """How well the largest probability tells right from wrong; None where all answers are alike."""
 
 
+class ClassAccuracy(Part):
+    """How often the images of one class are recognised."""
+
+    label: int
+    """The class, from 0."""
+    class_name: str = Field(
+        serialization_alias="class", validation_alias=AliasChoices("class", "class_name")
+    )
+    """Its name (``class`` in JSON); its number, where no run says."""
+    samples: int
+    """Images of it."""
+    top1_pct: tuple[float | None, ...]
+    """(K,): accuracy on them at each exit; None: there are none."""
+
+
 class Anytime(Record):
     """Accuracy, likelihood and calibration of each exit against its cost."""
 
     schema_id: ClassVar[str] = "hdkd/anytime/1"
     rows: ClassVar[str | None] = "exits"
+    on_request: ClassVar[frozenset[str]] = frozenset({"images", "per_class", "confusion"})
 
     run: str | None
     """Run folder, or score file."""
@@ -123,6 +144,12 @@ class Anytime(Record):
     """How many images."""
     exits: tuple[AnytimeExit, ...]
     """(K,)"""
+    images: str | None = None
+    """The folder they are in, if they are no split of the run."""
+    per_class: tuple[ClassAccuracy, ...] = ()
+    """(C,), where it was asked for."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """(C, C), where it was asked for: images of class row that the last exit takes for column."""
 
 
 class BudgetPoint(Part):
@@ -153,6 +180,7 @@ class Budget(Record):
 
     schema_id: ClassVar[str] = "hdkd/budget/1"
     rows: ClassVar[str | None] = "points"
+    on_request: ClassVar[frozenset[str]] = frozenset({"images"})
 
     run: str | None
     """Run folder, or score file."""
@@ -164,6 +192,8 @@ class Budget(Record):
     """How many images."""
     points: tuple[BudgetPoint, ...]
     """In the order of the policy's."""
+    images: str | None = None
+    """The folder they are in, if they are no split of the run."""
 
     @property
     def best(self) -> BudgetPoint:
@@ -477,6 +507,7 @@ class Prediction(Record):
     """What the network says about one image, and where it left."""
 
     schema_id: ClassVar[str] = "hdkd/prediction/1"
+    on_request: ClassVar[frozenset[str]] = frozenset({"top"})
 
     image: str | None
     """Its path; None for an image that came from memory."""
@@ -493,13 +524,7 @@ class Prediction(Record):
     macs: int
     """Multiply-accumulates up to that exit."""
     top: tuple[ClassProbability, ...] = ()
-    """The most probable classes, as many as were asked for; absent from JSON if none were."""
-
-    def as_record(self) -> dict[str, Any]:
-        record = super().as_record()
-        if not self.top:
-            del record["top"]
-        return record
+    """The most probable classes, as many as were asked for."""
 
 
 class Latency(Part):

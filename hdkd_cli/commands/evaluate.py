@@ -6,15 +6,19 @@ All of them are pure functions of scores, which are collected once for a split a
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import open_run, policy_option, score_source
 from hdkd_cli.errors import GateError, UsageError
-from hdkd_cli.ui.output import emit
+from hdkd_cli.ui.output import chosen_format, emit
+
+if TYPE_CHECKING:
+    from hdkd_cli.records import Anytime
 
 ANYTIME_COLUMNS = (
     "exit", "macs", "ops", "params", "top1_pct", "top5_pct", "nll", "ece_pct", "auroc",
@@ -32,6 +36,7 @@ def scores(
         Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write them.")
     ],
     split: options.SplitOption = None,
+    images: options.ImagesOption = None,
     data_dir: options.DataDirOption = None,
     device: options.DeviceOption = None,
     batch_size: options.BatchSizeOption = None,
@@ -44,7 +49,7 @@ def scores(
     from hdkd_cli.files import led_to
 
     source = open_run(run, data_dir=data_dir, device=device, batch_size=batch_size)
-    write_scores(led_to(output), source.scores(split))
+    write_scores(led_to(output), source.scores(split, images=images))
     sys.stdout.write(f"{output}\n")
 
 
@@ -52,7 +57,15 @@ def eval_anytime(
     run: options.RunArgument = None,
     scores: options.ScoresOption = None,
     split: options.SplitOption = None,
+    images: options.ImagesOption = None,
     combination: options.CombinationOption = None,
+    per_class: Annotated[
+        bool,
+        typer.Option(
+            "--per-class",
+            help="Also the accuracy on each class, and the last exit's confusion matrix.",
+        ),
+    ] = False,
     data_dir: options.DataDirOption = None,
     device: options.DeviceOption = None,
     batch_size: options.BatchSizeOption = None,
@@ -64,9 +77,31 @@ def eval_anytime(
     The fitted combination is fitted on the val split. --fail-under looks at the last exit.
     """
     source = score_source(run, scores, data_dir=data_dir, device=device, batch_size=batch_size)
-    record = source.anytime(split, combination=combination or "single")
-    emit(record, form, columns=ANYTIME_COLUMNS)
+    record = source.anytime(
+        split, images=images, combination=combination or "single", by_class=per_class
+    )
+    if record.per_class and chosen_format(form) == "table":
+        emit(record.model_copy(update={"per_class": (), "confusion": ()}), form,
+             columns=ANYTIME_COLUMNS)  # fmt: skip
+        emit(_class_rows(record), form)
+    else:
+        emit(record, form, columns=ANYTIME_COLUMNS)
     _gate(record.exits[-1].top1_pct, fail_under, "the last exit")
+
+
+def _class_rows(record: Anytime) -> Iterator[dict[str, object]]:
+    """Each class for people: its accuracy, and what it is most often taken for."""
+    for one, taken_for in zip(record.per_class, record.confusion, strict=True):
+        wrong = [0 if c == one.label else count for c, count in enumerate(taken_for)]
+        often = max(range(len(wrong)), key=lambda c: wrong[c])
+        yield {
+            "class": one.class_name,
+            "samples": one.samples,
+            "top1_pct": one.top1_pct,
+            "taken for": f"{record.per_class[often].class_name} ({wrong[often]})"
+            if wrong[often]
+            else None,
+        }
 
 
 def eval_budget(
@@ -74,6 +109,7 @@ def eval_budget(
     scores: options.ScoresOption = None,
     policy: options.PolicyOption = None,
     split: options.SplitOption = None,
+    images: options.ImagesOption = None,
     measured: Annotated[
         bool,
         typer.Option(
@@ -101,7 +137,7 @@ def eval_budget(
         batch_size=batch_size,
         allow_mismatch=allow_mismatch,
     )
-    record = source.evaluate(policy_option(policy), split, measured=measured)
+    record = source.evaluate(policy_option(policy), split, images=images, measured=measured)
     emit(record, form, columns=BUDGET_COLUMNS)
     _gate(record.best.top1_pct, fail_under, "the policy's best point")
 

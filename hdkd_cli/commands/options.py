@@ -61,6 +61,14 @@ ScoresOption = Annotated[
     typer.Option("--scores", metavar="FILE", help="Score file to read instead of a run."),
 ]
 SplitOption = Annotated[HeldOut | None, typer.Option("--split", help="Which images.")]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Other labelled images instead of a split: a folder per class of the run.",
+    ),
+]
 PolicyOption = Annotated[
     str | None,
     typer.Option(

@@ -16,7 +16,8 @@ from hdkd_cli.evaluation.combination import combined_chunks
 from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.reliability import reliability
 from hdkd_cli.evaluation.scores import Scores
-from hdkd_cli.records import Anytime, AnytimeExit
+from hdkd_cli.evaluation.table import tabulate
+from hdkd_cli.records import Anytime, AnytimeExit, ClassAccuracy
 
 
 def anytime(
@@ -57,7 +58,44 @@ def anytime(
             )
             for k, temperature in enumerate(temperatures_K)
         ),
+        images=scores.meta.get("images"),
     )
+
+
+def per_class(
+    scores: Scores,
+    combination: Combination,
+    temperatures_K: Sequence[float],
+    classes: Sequence[str] | None = None,
+) -> tuple[tuple[ClassAccuracy, ...], tuple[tuple[int, ...], ...]]:
+    """Accuracy of every exit on the images of each class, and the last exit's confusion matrix.
+
+    Args:
+        scores: The split to evaluate on.
+        combination: Which logits an exit speaks with.
+        temperatures_K: Their temperatures.
+        classes: Names; None: classes are called by their numbers.
+
+    Returns:
+        (C,) accuracies, and (C, C) counts: images of class row that are taken for column.
+    """
+    number = scores.num_classes
+    table = tabulate(scores, combination, temperatures_K, "max-prob")
+    samples_C = np.bincount(table.labels_N, minlength=number)
+    right_KC = [np.bincount(table.labels_N[right_N], minlength=number).tolist()
+                for right_N in table.correct_KN]  # fmt: skip
+    accuracies = tuple(
+        ClassAccuracy(
+            label=c,
+            class_name=str(c) if classes is None else classes[c],
+            samples=count,
+            top1_pct=tuple(100 * right_C[c] / count if count else None for right_C in right_KC),
+        )
+        for c, count in enumerate(samples_C.tolist())
+    )
+    pair_N = table.labels_N * number + table.prediction_KN[-1]
+    confusion_CC = np.bincount(pair_N, minlength=number**2).reshape(number, number)
+    return accuracies, tuple(map(tuple, confusion_CC.tolist()))
 
 
 def _measure(

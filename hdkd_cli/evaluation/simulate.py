@@ -114,4 +114,5 @@ def budget(policy: ExitPolicy, scores: Scores, *, run: str | None) -> Budget:
             )
             for p, point in enumerate(policy.points)
         ),
+        images=scores.meta.get("images"),
     )

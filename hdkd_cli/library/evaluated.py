@@ -17,7 +17,7 @@ from hdkd_cli.choices import (
     RiskKind,
 )
 from hdkd_cli.errors import PolicyError, SettingsError, UsageError
-from hdkd_cli.evaluation.anytime import anytime
+from hdkd_cli.evaluation.anytime import anytime, per_class
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.calibration import (
     DEFAULT_COMBINATION,
@@ -75,13 +75,16 @@ class Evaluated(ABC):
         """How its scores are read."""
 
     @abstractmethod
-    def scores(self, split: HeldOut | None = None) -> Scores:
+    def scores(self, split: HeldOut | None = None, *, images: Path | None = None) -> Scores:
         """The logits of every exit for a split.
 
         Args:
             split: Which; None: a run's test split, a file's only one.
+            images: A folder with a folder of images per class of the run, instead of a split: they
+                are scored as what they are, and not kept.
 
         Raises:
+            UsageError: a split and a folder, or a folder without a run.
             DataError: the images are missing, or are not those of the split; it is empty.
             ScoresError: the file is unusable, or of another split.
         """
@@ -115,18 +118,25 @@ class Evaluated(ABC):
         """Where policies are kept."""
 
     def anytime(
-        self, split: HeldOut | None = None, *, combination: CombinationKind = "single"
+        self,
+        split: HeldOut | None = None,
+        *,
+        images: Path | None = None,
+        combination: CombinationKind = "single",
+        by_class: bool = False,
     ) -> Anytime:
         """Accuracy of each exit against its cost.
 
         Args:
             split: Which images; None: test.
+            images: A folder of other labelled images, see `scores`.
+            by_class: Also tell the accuracy on each class, and what it is taken for.
             combination: How an exit uses the exits before it; ``fitted`` is fitted on val.
 
         Raises:
             UsageError: ``fitted``, and there are no val scores to fit on.
         """
-        scores = self.scores(split)
+        scores = self.scores(split, images=images)
         held_out = scores
         if combination == "fitted":
             if scores.meta.get("split", split) == "val":
@@ -135,12 +145,17 @@ class Evaluated(ABC):
                 )
             else:
                 held_out = self._val_scores()
-        return anytime(
-            scores,
-            *fit_combination(held_out, combination, temperature=False),
-            ece_bins=self.reading.ece_bins,
-            run=self.name,
-        )
+        reading = fit_combination(held_out, combination, temperature=False)
+        record = anytime(scores, *reading, ece_bins=self.reading.ece_bins, run=self.name)
+        if not by_class:
+            return record
+        accuracies, confusion = per_class(scores, *reading, self.class_names)
+        return record.model_copy(update={"per_class": accuracies, "confusion": confusion})
+
+    @property
+    @abstractmethod
+    def class_names(self) -> Sequence[str] | None:
+        """Class names in the order of the labels; None: not known."""
 
     @abstractmethod
     def _val_scores(self) -> Scores: ...
@@ -150,6 +165,7 @@ class Evaluated(ABC):
         policy: ExitPolicy | str | Path | None = None,
         split: HeldOut | None = None,
         *,
+        images: Path | None = None,
         measured: bool = False,
     ) -> Budget:
         """Accuracy and mean cost at every operating point of a policy.
@@ -157,6 +173,7 @@ class Evaluated(ABC):
         Args:
             policy: A policy, its name in the run, a file; None: the one calibrated last.
             split: Which images; None: test.
+            images: A folder of other labelled images, see `scores`.
             measured: Also run every point on some of the images, and time it (a minute).
 
         Raises:
@@ -165,7 +182,9 @@ class Evaluated(ABC):
         """
         if measured:
             self._refuse_to_measure()
-        found, scores = self.find_policy(policy), self.scores(split)
+            if images is not None:
+                raise UsageError("--measured times images of a split: it does not go with --images")
+        found, scores = self.find_policy(policy), self.scores(split, images=images)
         for warning in check_policy(found, scores, allow_mismatch=self.allow_mismatch):
             self.warn(warning)
         record = budget(found, scores, run=self.name)
@@ -296,7 +315,13 @@ class ScoreFile(Evaluated):
     def reading(self) -> EvaluationSettings:
         return EvaluationSettings()
 
-    def scores(self, split: HeldOut | None = None) -> Scores:
+    @property
+    def class_names(self) -> None:
+        return None
+
+    def scores(self, split: HeldOut | None = None, *, images: Path | None = None) -> Scores:
+        if images is not None:
+            raise UsageError("--images: other images are scored by a network: give RUN")
         found = read_scores(self.path)
         for warning in check_scores(found, {} if split is None else {"split": split}):
             self.warn(f"{self.path}: {warning}")

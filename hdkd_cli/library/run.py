@@ -6,8 +6,9 @@ N images, C channels, H W pixels.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.choices import ExportTarget, HeldOut
-from hdkd_cli.data import ImageData
+from hdkd_cli.data import ImageData, open_labelled
 from hdkd_cli.data.order import Request
 from hdkd_cli.data.transform import describe
 from hdkd_cli.devices import resolve_device, use_channels_last
@@ -203,12 +204,20 @@ class Run(Evaluated):
 
     # -- scores -------------------------------------------------------------------------------
 
-    def scores(self, split: HeldOut | None = None) -> Scores:
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.classes
+
+    def scores(self, split: HeldOut | None = None, *, images: Path | None = None) -> Scores:
+        if images is not None:
+            if split is not None:
+                raise UsageError("--images are no split: give --split or --images, not both")
+            return self._scores_of_folder(images)
         split = split or "test"
         kept = self._kept_scores(split)
         return self._collect(split) if kept is None else kept
 
-    def _fingerprints(self, split: HeldOut, split_sha256: str) -> dict[str, str]:
+    def _fingerprints(self, split: str, split_sha256: str) -> dict[str, str]:
         return {
             "checkpoint_sha256": self.folder.checkpoint().model_sha256,
             "split": split,
@@ -238,25 +247,34 @@ class Run(Evaluated):
             return None
         return scores if dict(scores.meta) == self._fingerprints(split, split_sha256) else None
 
+    def _scores_of_folder(self, folder: Path) -> Scores:
+        """Scores of images that are no split; they are not kept."""
+        images = open_labelled(folder, self.settings.data, self.classes)
+        meta = self._fingerprints("images", images.sha256) | {"images": str(folder)}
+        return self._scored(images.batches, meta)
+
     def _collect(self, split: HeldOut) -> Scores:
-        data, net = self.data(split), self.network()
-        net = net.to(self.where)
-        channels_last = use_channels_last(self.settings.training.channels_last, self.where)
-        if channels_last:
-            net = net.to(memory_format=torch.channels_last)
-        batches = data.evaluation_batches(
-            split,
-            batch_size=self.images_per_pass,
-            device=self.where,
-            channels_last=channels_last,
-        )
+        data = self.data(split)
         meta = self._fingerprints(split, data.splits[split].sha256)
-        scores = collect(net, batches, self.costs, meta)
+        scores = self._scored(partial(data.evaluation_batches, split), meta)
         try:
             write_scores(self._scores_path(split), scores)
         except OSError as problem:
             self.note(f"{self._scores_path(split)}: not kept ({problem.strerror})")
         return scores
+
+    def _scored(
+        self, batches: Callable[..., Iterable[tuple[Tensor, Tensor]]], meta: Mapping[str, str]
+    ) -> Scores:
+        """What the network says about all images of ``batches``."""
+        net = self.network().to(self.where)
+        channels_last = use_channels_last(self.settings.training.channels_last, self.where)
+        if channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        found = batches(
+            batch_size=self.images_per_pass, device=self.where, channels_last=channels_last
+        )
+        return collect(net, found, self.costs, meta)
 
     def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
         if scores is not None:

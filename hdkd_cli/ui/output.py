@@ -47,7 +47,7 @@ def emit(
     Raises:
         OSError: stdout cannot take it (a full disk, a reader that went away).
     """
-    form = form or ("table" if sys.stdout.isatty() else piped)
+    form = chosen_format(form, piped)
     from hdkd_cli.records import Record  # loads pydantic, which `hdkd --help` need not wait for
 
     whole: Row | None = None
@@ -73,6 +73,11 @@ def emit(
         case "table":
             head = whole or {}
             _write_table(inner, columns, {k: v for k, v in head.items() if k != rows})
+
+
+def chosen_format(form: OutputFormat | None, piped: OutputFormat = "json") -> OutputFormat:
+    """``form``; None: ``table`` on a terminal, ``piped`` elsewhere."""
+    return form or ("table" if sys.stdout.isatty() else piped)
 
 
 def _json(value: Any, indent: int | None = None) -> str:

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_tables import make_scores
 
-from hdkd_cli.evaluation.anytime import anytime, auroc, expected_calibration_error
+from hdkd_cli.evaluation.anytime import (
+    anytime,
+    auroc,
+    expected_calibration_error,
+    per_class,
+)
 from hdkd_cli.evaluation.combination import combine, fixed_combination
 
 
@@ -132,3 +137,31 @@ def test_auroc_counts_pairs(levels, seed):
     ]
     expected = sum(pairs) / len(pairs) if pairs else None
     assert auroc(confidence, correct) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["single", "mean"])
+def test_each_class_by_itself(kind):
+    scores = make_scores(samples=80, classes=5)
+    reading = fixed_combination(kind, scores.macs_K), (1.0, 2.0, 0.5)
+    accuracies, confusion = per_class(scores, *reading, "abcde")
+    said = [
+        combine(scores.logits_KNC[: k + 1], reading[0], reading[1][k]).argmax(1) for k in range(3)
+    ]
+    for c, one in enumerate(accuracies):
+        members = [i for i, label in enumerate(scores.labels_N.tolist()) if label == c]
+        assert (one.label, one.class_name, one.samples) == (c, "abcde"[c], len(members))
+        for k, top1_pct in enumerate(one.top1_pct):
+            right = sum(int(said[k][i]) == c for i in members)
+            assert top1_pct == pytest.approx(100 * right / len(members))
+        for other in range(5):
+            assert confusion[c][other] == sum(int(said[-1][i]) == other for i in members)
+
+
+def test_a_class_without_images_has_no_accuracy():
+    scores = make_scores(samples=30, classes=4)
+    scores.labels_N.clamp_(max=2)
+    accuracies, confusion = per_class(scores, fixed_combination("single", scores.macs_K), (1,) * 3)
+    assert accuracies[3].class_name == "3"
+    assert (accuracies[3].samples, accuracies[3].top1_pct) == (0, (None,) * 3)
+    assert confusion[3] == (0, 0, 0, 0)
+    assert sum(map(sum, confusion)) == 30
