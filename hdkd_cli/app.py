@@ -41,6 +41,7 @@ from hdkd_cli.commands import (
     study,
     train,
 )
+from hdkd_cli.commands.advice import on_option
 from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed
 from hdkd_cli.settings.trust import own_trust, trust_all
 from hdkd_cli.ui.console import talk
@@ -66,6 +67,12 @@ class Verbs(TyperGroup):
             if ctx.params["debug"]:
                 traceback.print_exc()
             raise typer.Exit(_told(problem)) from None
+        except Exception as problem:
+            option, verb = (getattr(problem, name, None) for name in ("option_name", "ctx"))
+            if isinstance(option, str) and verb is not None:  # misspelt: click says so
+                advice = on_option(option, verb.info_name)
+                problem.message += f". {advice}" if advice else ""  # type: ignore[attr-defined]
+            raise
 
 
 def _told(problem: HdkdError | OSError) -> int:

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hdkd_cli.choices import CombinationKind, HeldOut, OutputFormat
+from hdkd_cli.commands import completion
+from hdkd_cli.errors import UsageError
+
+
+def percentage(text: str) -> float:
+    """The per cent that ``95`` and ``95%`` stand for.
+
+    Raises:
+        UsageError: it is no percentage, or looks like a fraction.
+    """
+    number, sign = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise UsageError(f"--fail-under {text}: a percentage from 0 to 100 is needed")
+    if 0 < value < 1 and not sign:
+        raise UsageError(
+            f"--fail-under {text}: is less than one per cent",
+            hint=f"write {100 * value:g} for a share of {text}, or {text}% if so little is meant",
+        )
+    return value
+
 
 # What to run
 PresetArgument = Annotated[
     str | None,
-    typer.Argument(metavar="PRESET", help="Name of a preset, or a TOML file.", show_default=False),
+    typer.Argument(
+        metavar="PRESET",
+        help="Name of a preset, or a TOML file.",
+        show_default=False,
+        autocompletion=completion.presets,
+    ),
 ]
 ConfigOption = Annotated[
     Path | None,
@@ -24,6 +54,7 @@ SetOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="One setting, such as training.epochs=10, or method=NAME. May be repeated.",
+        autocompletion=completion.assignments,
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the run.")]
@@ -53,7 +84,10 @@ TrustOption = Annotated[
 RunArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="RUN", help="Run folder, or - to read its path from stdin.", show_default=False
+        metavar="RUN",
+        help="Run folder, or - to read its path from stdin.",
+        show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 ScoresOption = Annotated[
@@ -75,6 +109,7 @@ PolicyOption = Annotated[
         "--policy",
         metavar="NAME|FILE|-",
         help="Exit policy: of the run by name, a file, or - for stdin; absent: the last one made.",
+        autocompletion=completion.policies,
     ),
 ]
 AllowMismatchOption = Annotated[
@@ -108,8 +143,7 @@ FailUnderOption = Annotated[
     typer.Option(
         "--fail-under",
         metavar="PCT",
-        min=0,
-        max=100,
-        help="End with exit code 5 if the accuracy is lower.",
+        parser=percentage,
+        help="End with exit code 5 if the accuracy is lower, in percent: 95 or 95%.",
     ),
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hdkd_cli.choices import OutputFormat
-from hdkd_cli.commands import options
+from hdkd_cli.commands import completion, options
 from hdkd_cli.commands.inputs import open_run, policy_option
 from hdkd_cli.errors import DataError, UsageError
 from hdkd_cli.ui.console import talk
@@ -23,7 +23,13 @@ COLUMNS = ("image", "class", "exit", "confidence", "macs")
 
 def predict(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run folder, or -.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Run folder, or -.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
     ],
     images: Annotated[
         list[str],

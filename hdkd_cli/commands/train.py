@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hdkd_cli.commands import options
+from hdkd_cli.commands import completion, options
 from hdkd_cli.errors import UsageError
 from hdkd_cli.ui.console import talk
 
@@ -38,7 +38,12 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="RUN", help="Go on with an unfinished run."),
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with an unfinished run.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     restart: Annotated[
         bool,

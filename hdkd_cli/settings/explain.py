@@ -35,6 +35,9 @@ def unknown_key(key: str, given: Layer, known: list[str]) -> Problem:
     near = tuple(closest(key, known if "." in key else [*known, *SECTIONS]))
     shown = ", ".join(_with_value(other, given) for other in near)
     hint = f"closest: {shown}" if near else "`hdkd settings show` lists all"
+    own = [name.partition(".")[2] for name in known if name.startswith(f"{section}.")]
+    if own and not near:
+        hint = f"{section} has {', '.join(own)}"
     return Problem(f"{key} ({origin}): no such setting", key, value, origin, near, hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, TypeVar
@@ -13,6 +14,15 @@ from hdkd_cli.settings.trust import refuse_untrusted
 FACTORY = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 T = TypeVar("T")
+
+
+def _told(problem: BaseException) -> str:
+    """An exception of somebody else's code, with the place it comes from."""
+    said = f"{type(problem).__name__}: {problem}"
+    if isinstance(problem, SyntaxError):  # its text has the place
+        return said
+    place = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"{said} ({place.filename}, line {place.lineno})"
 
 
 def call_factory(
@@ -52,6 +62,10 @@ def call_factory(
             f"{where}: {module_name} cannot be imported ({problem}); install it or put its folder "
             "on PYTHONPATH"
         ) from problem
+    except (Exception, SystemExit) as problem:
+        raise SettingsError(
+            f"{where}: importing {module_name} raised {_told(problem)}"
+        ) from problem
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise SettingsError(
@@ -69,8 +83,8 @@ def call_factory(
         made = factory(**arguments)
     except HdkdError:
         raise
-    except Exception as problem:
-        raise SettingsError(f"{where}: it raised {type(problem).__name__}: {problem}") from problem
+    except (Exception, SystemExit) as problem:
+        raise SettingsError(f"{where}: it raised {_told(problem)}") from problem
     if not isinstance(made, returns):
         raise SettingsError(f"{where}: returned a {type(made).__name__}, a {wanted} is needed")
     return made

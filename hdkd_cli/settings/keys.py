@@ -128,7 +128,12 @@ def closest(key: str, known: Iterable[str]) -> list[str]:
     if same_name:
         return same_name
     near = difflib.get_close_matches(key, known, n=1)
-    if near:
+    if near and _alike(key.partition(".")[2] or key, near[0].partition(".")[2] or near[0]):
         return near
     by_name = {other.rpartition(".")[2]: other for other in known}
     return [by_name[match] for match in difflib.get_close_matches(name, by_name, n=1)]
+
+
+def _alike(name: str, other: str) -> bool:
+    """Whether names are alike without their section, which makes any two of it alike."""
+    return difflib.SequenceMatcher(None, name, other).ratio() > 0.5

@@ -18,6 +18,7 @@ from hdkd_cli.choices import PresetStatus
 from hdkd_cli.errors import PresetError, UsageError
 from hdkd_cli.reading import read_toml
 from hdkd_cli.records import PresetEntry, Presets
+from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.section import Section
 
 DEFAULT = "digits"
@@ -93,8 +94,25 @@ def find(preset: str) -> Path:
     path = Path(preset)
     if path.is_file():
         return path
+    if path.is_dir():
+        is_run = (path / "settings.toml").is_file()
+        raise PresetError(
+            f"preset {preset}: is a {'run' if is_run else 'folder'}",
+            hint=f"`hdkd train --resume {preset}` goes on with a run"
+            if is_run
+            else f"`--set data.name=folder --data-dir {preset}` trains on images in it",
+            subject=preset,
+        )
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise PresetError(f"preset {preset}: no such file")
+    if preset in DATASETS:
+        own = [name for name in known if name == preset or name.startswith(f"{preset}-")]
+        others = f"; presets for it: {', '.join(own)}" if own else ""
+        raise PresetError(
+            f"preset {preset}: is a data set",
+            hint=f"`hdkd train --set data.name={preset}` trains on it{others}",
+            subject=preset,
+        )
     near = difflib.get_close_matches(preset, known, n=1)
     hint = f"closest: {near[0]}; " if near else ""
     raise PresetError(
