@@ -56,6 +56,12 @@ Replay = Literal["exact", "group-means", "permuted", "final"]
 # training
 ScheduleKind = Literal["multi-step", "cosine"]
 """How the learning rate falls."""
+Regime = Literal["joint", "disjoint", "mixed"]
+"""What is trained when: everything at once, the heads alone, the backbone first."""
+Phase = Literal["all", "heads", "backbone"]
+"""What is trained at a time: everything, the heads alone, all but the earlier heads."""
+OptimizerName = Literal["sgd", "adamw"]
+"""How the network's parameters move."""
 Precision = Literal["fp32", "bf16", "fp16"]
 """Arithmetic of forward passes."""
 

@@ -77,6 +77,8 @@ class Harmonizer(nn.Module):
         exact_gradients: ``exact_gradients()`` is a context in which gradients are not bent by
             gradient equilibrium.
         mean: Average over the ranks of a data-parallel run.
+        precondition: What the optimiser's step makes of a gradient by parameter name, per unit of
+            the learning rate, beside Nesterov's factor; a diagonal map. Absent: nothing, as SGD.
     """
 
     first_moment_T: Tensor
@@ -96,6 +98,7 @@ class Harmonizer(nn.Module):
         autocast_dtype: torch.dtype | None = None,
         exact_gradients: Callable[[], AbstractContextManager[object]] = nullcontext,
         mean: Mean | None = None,
+        precondition: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
     ) -> None:
         super().__init__()
         assert weights.learned, "fixed weights have no harmonizer"
@@ -109,6 +112,7 @@ class Harmonizer(nn.Module):
         self.autocast_dtype = autocast_dtype
         self.exact_gradients = exact_gradients
         self.mean = mean
+        self.precondition = precondition
         self.register_buffer("first_moment_T", torch.zeros_like(weights.raw_T))
         self.register_buffer("second_moment_T", torch.zeros_like(weights.raw_T))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -154,11 +158,14 @@ class Harmonizer(nn.Module):
                 autocast_dtype=self.autocast_dtype,
                 mean=self.mean,
             )
+        direction = upper.direction
+        if self.precondition is not None:
+            direction = self.precondition(direction)
         hypergradient_T = hypergradient(
             net,
             self.terms,
             self._inputs,
-            upper.direction,
+            direction,
             train_batches,
             nesterov_momentum=self.nesterov_momentum,
             autocast_dtype=self.autocast_dtype,

@@ -42,6 +42,10 @@ class Stage(nn.Module, ABC):
     def head(self, state: State) -> Tensor:
         """Logits (B, C) from the state that ``body`` returned."""
 
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """The modules that ``head`` alone runs; none: this network does not tell them apart."""
+        return ()
+
 
 class MultiExitNet(nn.Module):
     """A network with K exits, the cheapest first.
@@ -78,6 +82,11 @@ class MultiExitNet(nn.Module):
     def num_exits(self) -> int:
         """K."""
         return len(self.stages)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of all heads, each once."""
+        modules = [module for stage in self.stages for module in stage.head_modules()]
+        return list(dict.fromkeys(p for module in modules for p in module.parameters()))
 
     def start(self, images_BCHW: Tensor) -> State:
         """The state that the first stage takes."""

@@ -199,6 +199,10 @@ class MSDNetStage(Stage):
         logits: Tensor = self.classifier(state[self.head_keys[0]])
         return logits
 
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """The classifier."""
+        return (self.classifier,)
+
 
 class Cell(nn.Module):
     """One layer at one scale: a dense connection, its branches, and the transition after it.

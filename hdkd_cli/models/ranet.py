@@ -191,6 +191,10 @@ class RANetStage(Stage):
         logits: Tensor = self.classifier(state[self.head_keys[0]])
         return logits
 
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """The classifier."""
+        return (self.classifier,)
+
 
 class DenseBlock(nn.Module):
     """Layers that each append what a branch makes of all that is there, and a transition.

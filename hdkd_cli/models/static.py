@@ -63,6 +63,10 @@ class StaticStage(Stage):
         """Logits (B, C)."""
         return self.parts[-1].head(state)
 
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """Those of the last part."""
+        return self.parts[-1].head_modules()
+
 
 def _drop_unused(static: MultiExitNet) -> None:
     """Take out of each part the modules that are not called and do not matter to the logits."""

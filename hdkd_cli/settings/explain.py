@@ -101,6 +101,30 @@ def contradictions(settings: Settings, given: Layer) -> Iterator[Problem]:
             if in_use:
                 why = "needs validation images; " + _where("data.val_per_class", given)
                 yield _problem(key, given, why)
+    if (
+        settings.training.regime == "mixed"
+        and settings.weights.learned
+        and settings.weights.learner == "continuations"
+    ):
+        yield _problem(
+            "weights.learner",
+            given,
+            "with training.regime = mixed, the first continuations would train one exit alone",
+            hint='use weights.learner = "hypergradient", which waits for the other exits',
+        )
+    if (
+        settings.training.regime == "disjoint"
+        and settings.weights.learned
+        and settings.objective.teachers == "none"
+        and not settings.objective.extra_terms
+    ):
+        yield _problem(
+            "weights.learned",
+            given,
+            "with training.regime = disjoint and objective.teachers = none, each loss trains its "
+            "own head alone, and its weight is but a learning rate",
+            hint="set weights.learned=false, or let exits teach each other",
+        )
 
 
 def _problem(

@@ -28,8 +28,10 @@ from hdkd_cli.choices import (
     Interpolation,
     Layout,
     Learner,
+    OptimizerName,
     Parametrisation,
     Precision,
+    Regime,
     Replay,
     ScheduleKind,
     Teachers,
@@ -198,21 +200,29 @@ class WeightSettings(Section):
 
 
 class OptimizerSettings(Section):
-    """Stochastic gradient descent."""
+    """Stochastic gradient descent, or AdamW (Loshchilov & Hutter, ICLR 2019)."""
 
+    name: OptimizerName = "sgd"
+    """``adamw`` suits transformers; its rates are about a hundredth of ``sgd``'s."""
     lr: PositiveFloat = 0.1
     """Peak learning rate."""
+    heads_lr: PositiveFloat | None = None
+    """Peak learning rate of the exits' heads; absent: that of all parameters."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum μ."""
+    """Momentum μ; AdamW's β₁."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's β₂; ``sgd`` has none."""
     nesterov: bool = False
     """Nesterov's momentum."""
     weight_decay: NonNegativeFloat = 1e-4
-    """L2 penalty λ on all parameters."""
+    """L2 penalty λ on all parameters that are trained; AdamW's is decoupled."""
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum > 0")
+        if self.nesterov and self.name == "adamw":
+            raise ValueError("nesterov is a variant of sgd; set name or nesterov")
         return self
 
 
@@ -240,6 +250,11 @@ class TrainingSettings(Section):
     """End early after this many optimiser steps; never changes the schedule."""
     max_minutes: PositiveFloat | None = None
     """Pause after so many minutes of training: the run is saved, and ``--resume`` goes on."""
+    regime: Regime = "joint"
+    """All exits together; ``disjoint``: heads on a frozen backbone; ``mixed``: the backbone with
+    its last exit first, then all together (Kubaty et al., 2024)."""
+    backbone_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the steps of ``mixed`` that train the backbone with its last exit. [ours]"""
     batch_size: PositiveInt = 64
     """Images an optimiser step."""
     accumulate: PositiveInt = 1

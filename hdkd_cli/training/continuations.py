@@ -19,6 +19,7 @@ from hdkd_cli.data import ImageData, Stream
 from hdkd_cli.method.tradeoffs import Tradeoffs, relative_loss
 from hdkd_cli.training.events import TradeoffsMoved
 from hdkd_cli.training.monitor import accuracy_and_nll
+from hdkd_cli.training.optimizer import set_rate
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, take_step
@@ -113,8 +114,7 @@ def _go_on(
     totals = new_totals(state)
     for step in range(horizon + anneal):
         falling = max(0, step - horizon + 1)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr * (1 - falling / (anneal + 1))
+        set_rate(state.optimizer, lr * (1 - falling / (anneal + 1)))
         take_step(state, batches, iter(()), totals)
         if state.ranks.largest(stop.signum or 0):
             return False

@@ -23,6 +23,7 @@ from hdkd_cli.training.events import (
     WeightsUpdated,
 )
 from hdkd_cli.training.monitor import accuracy_and_nll
+from hdkd_cli.training.optimizer import set_rate
 from hdkd_cli.training.schedule import learning_rate
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
@@ -104,8 +105,7 @@ def train_to_end(
             clock += time.perf_counter() - paused
 
         # step
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(state.optimizer, lr)
         take_step(state, batches, val_batches, state.totals)
 
         ended = state.step == total_steps
@@ -192,7 +192,7 @@ def _validation_batches(state: TrainState, data: ImageData) -> Iterator[Batch]:
     """Batches for the weights' updates, from the one the next update reads."""
     if state.harmonizer is None:
         return iter(())
-    return val_stream(state, data).batches(state.step // state.settings.weights.interval)
+    return val_stream(state, data).batches(state.updates_before(state.step))
 
 
 def _tell_updates(state: TrainState, emit: Sink) -> None:
@@ -232,7 +232,7 @@ def _left_out(state: TrainState) -> int:
     """The weights' updates that were due so far and were not applied."""
     if state.harmonizer is None:
         return 0
-    return state.step // state.harmonizer.interval - int(state.harmonizer.updates)
+    return state.updates_before(state.step) - int(state.harmonizer.updates)
 
 
 def _evaluated(state: TrainState, data: ImageData, epoch: int) -> Evaluated:

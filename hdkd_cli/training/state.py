@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hdkd_cli.data import Batch, ImageData, Share
 from hdkd_cli.devices import use_channels_last
@@ -24,7 +25,9 @@ from hdkd_cli.runs.network import initial_network, load_network
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.objective import build_terms
+from hdkd_cli.training.optimizer import build_optimizer, optimizer_tensors, preconditioner
 from hdkd_cli.training.precision import LossScale, autocast_dtype
+from hdkd_cli.training.regimes import Regime
 from hdkd_cli.training.replay import ReplayedWeights
 from hdkd_cli.training.schedule import Schedule, weights_learning_rate
 from hdkd_cli.training.totals import Totals
@@ -56,6 +59,7 @@ class TrainState:
     Attributes:
         settings: The run's settings.
         schedule: How long it is.
+        regime: What is trained at a step.
         device: Where everything lives.
         ranks: The processes that train it together; all their states are the same, but for the
             buffers of ``net`` (statistics of BatchNorm): those of the first rank count.
@@ -65,7 +69,7 @@ class TrainState:
         harmonizer: What learns the weights from hypergradients, if anything does.
         tradeoffs: What learns them from continuations, if anything does.
         replayed: The weights of another run that they follow, if they do.
-        optimizer: Fused SGD; its momentum buffers exist from the start.
+        optimizer: What moves the parameters; its buffers exist from the start.
         loss_scale: fp16's loss scale (1 otherwise).
         autocast_dtype: dtype of forward passes; None for float32.
         channels_last: Whether images are kept in NHWC order.
@@ -80,6 +84,7 @@ class TrainState:
 
     settings: Settings
     schedule: Schedule
+    regime: Regime
     device: torch.device
     ranks: Ranks
     net: MultiExitNet
@@ -88,7 +93,7 @@ class TrainState:
     harmonizer: Harmonizer | None
     tradeoffs: Tradeoffs | None
     replayed: ReplayedWeights | None
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     loss_scale: LossScale
     autocast_dtype: torch.dtype | None
     channels_last: bool
@@ -133,7 +138,7 @@ class TrainState:
         channels_last = use_channels_last(s.training.channels_last, device)
         if channels_last:
             net = net.to(memory_format=torch.channels_last)
-        net.train()
+        regime = Regime(net, s.training, schedule)
         terms = build_terms(s.objective, net.num_exits, net.num_classes)
         try:
             weights = HarmonizedWeights(
@@ -147,19 +152,7 @@ class TrainState:
             ).to(device)
         except ValueError as problem:
             raise SettingsError(f"weights: {problem}") from None
-        optimizer = torch.optim.SGD(
-            net.parameters(),
-            lr=s.optimizer.lr,
-            momentum=s.optimizer.momentum,
-            nesterov=s.optimizer.nesterov,
-            weight_decay=s.optimizer.weight_decay,
-            fused=True,
-        )
-        if (
-            s.optimizer.momentum
-        ):  # zeros are what a first step assumes; a no-op first step needs them
-            for parameter in net.parameters():
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        optimizer = build_optimizer(net, s.optimizer, regime.ever_trained)
         harmonizer, tradeoffs, replayed = None, None, None
         if s.weights.replay is not None:
             replayed = ReplayedWeights.read(
@@ -176,7 +169,8 @@ class TrainState:
                 weights,
                 terms,
                 BalancedValidation(net.num_exits, s.weights.alpha, s.weights.ema),
-                lr=s.weights.lr or weights_learning_rate(schedule.total // s.weights.interval),
+                lr=s.weights.lr
+                or weights_learning_rate(regime.updates_before(schedule.total, s.weights.interval)),
                 pull=s.weights.pull,
                 interval=s.weights.interval,
                 nesterov_momentum=s.optimizer.momentum if s.optimizer.nesterov else 0.0,
@@ -184,10 +178,12 @@ class TrainState:
                 autocast_dtype=dtype if dtype is torch.bfloat16 else None,
                 exact_gradients=net.true_gradients,
                 mean=ranks.mean if ranks.size > 1 else None,
+                precondition=preconditioner(net, optimizer, s.optimizer),
             ).to(device)
         return cls(
             settings=s,
             schedule=schedule,
+            regime=regime,
             device=device,
             ranks=ranks,
             net=net,
@@ -212,15 +208,26 @@ class TrainState:
     @property
     def weight_updates(self) -> int:
         """Updates of the weights from the first step to the last; 0 where they are fixed."""
-        return self.schedule.end // self.harmonizer.interval if self.harmonizer else 0
+        return self.updates_before(self.schedule.end)
+
+    def updates_before(self, step: int) -> int:
+        """Updates of the weights that are due before the step with index ``step``."""
+        if self.harmonizer is None:
+            return 0
+        return self.regime.updates_before(step, self.harmonizer.interval)
+
+    def step_weights(self) -> Tensor:
+        """What each term counts in the step at hand; (T,)."""
+        if self.regime.phase == "backbone":
+            last = self.terms.names.index(f"ce[{self.net.num_exits}]")
+            return F.one_hot(torch.tensor(last, device=self.device), len(self.terms.terms)).float()
+        return self.weights().detach()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything that changes, by group and name as in a checkpoint: no copies."""
         optimizer = {f"loss_scale.{k}": v for k, v in self.loss_scale.tensors().items()}
         optimizer |= {f"totals.{k}": v for k, v in self.totals.tensors().items()}
-        if self.settings.optimizer.momentum:
-            for name, parameter in self.net.named_parameters():
-                optimizer[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        optimizer |= optimizer_tensors(self.net, self.optimizer, self.settings.optimizer)
         return {
             "model": self.net.state_dict(),
             "optimizer": optimizer,
@@ -296,10 +303,9 @@ class TrainState:
             self.loss_scale.load(
                 {k.removeprefix(prefix): v for k, v in optimizer.items() if k.startswith(prefix)}
             )
-            if self.settings.optimizer.momentum:
-                for name, parameter in self.net.named_parameters():
-                    buffer = self.optimizer.state[parameter]["momentum_buffer"]
-                    buffer.copy_(optimizer[f"momentum.{name}"])
+            buffers = optimizer_tensors(self.net, self.optimizer, self.settings.optimizer)
+            for name, buffer in buffers.items():
+                buffer.copy_(optimizer[name])
             self._learner.load_state_dict(learned)
             progress = checkpoint.state()
             if progress.stretch_steps:

@@ -44,8 +44,9 @@ def take_step(
             batch.images.chunk(s.accumulate), batch.labels.chunk(s.accumulate), strict=True
         )
     ]
+    state.regime.enter(state.step)
     harmonizer = state.harmonizer
-    if harmonizer and not harmonizer.due(state.step):
+    if harmonizer and not (harmonizer.due(state.step) and state.regime.phase != "backbone"):
         harmonizer = None
     if harmonizer:
         harmonizer.before_step(state.net)
@@ -57,7 +58,7 @@ def take_step(
 
 
 def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals) -> Tensor:
-    """Take one SGD step on the mean loss over ``micro_batches`` and add it to ``totals``.
+    """Take one optimiser step on the mean loss over ``micro_batches`` and add it to ``totals``.
 
     The gradients are averaged over the ranks, so that all of them take the same step. ``totals``
     holds what this rank saw.
@@ -70,7 +71,7 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
         Boolean scalar on the device: whether the parameters moved.
     """
     net, optimizer, loss_scale = state.net, state.optimizer, state.loss_scale
-    weights_T = state.weights().detach()
+    weights_T = state.step_weights()
     share = 1 / len(micro_batches)
     finite = torch.ones((), dtype=torch.bool, device=state.device)
     optimizer.zero_grad(set_to_none=False)

@@ -58,6 +58,10 @@ class BackboneStage(Stage):
         logits: Tensor = self.classifier(state[FEATURES])
         return logits
 
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """The classifier."""
+        return (self.classifier,)
+
 
 class Backbone(MultiExitNet):
     """A classifier that was cut into stages: the last exit is its own head.
