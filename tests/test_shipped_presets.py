@@ -27,7 +27,7 @@ NETWORKS = {  # preset → network, where names differ
 
 
 def test_all_presets_are_found():
-    assert len(FILES) == 11
+    assert len(FILES) == 12
     assert {path.stem for path in FILES} == set(presets.names())
 
 
@@ -42,7 +42,7 @@ def test_preset_builds_what_it_says(path):
     with torch.device("meta"):
         net = build_model(settings.model, num_classes=classes, image_size=settings.data.image_size)
     known = COSTS.get(NETWORKS.get(path.stem, path.stem))
-    if known is None:  # digits and CIFAR-10 have other numbers of classes
+    if known is None:  # digits, CIFAR-10 and folders have other numbers of classes
         assert classes == 10
         return
     costs = measure_costs(net)

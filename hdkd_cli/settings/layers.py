@@ -2,7 +2,7 @@
 
     default < dataset < pretrained < preset < file < environment < --set < flags
 
-A higher layer wins, key by key, and every value of the result knows its layer. Four rules go
+A higher layer wins, key by key, and every value of the result knows its layer. Five rules go
 beyond that:
 
 - ``method = NAME``, in any layer, stands for the settings ``METHODS[NAME]``. In the same layer,
@@ -15,6 +15,7 @@ beyond that:
   the new network has it: other keys of the same name mean something else there.
 - A backbone with ``model.pretrained`` brings the transform that it was trained with (layer
   ``pretrained``). If a higher layer gives ``data.image_size`` alone, there is no ``data.resize``.
+- An MSDNet whose scales nobody gave has as many as ``data.image_size`` needs (``scales``).
 
 What is dropped is told in ``Resolved.notes``. All mistakes of all layers are reported together.
 """
@@ -51,8 +52,9 @@ from hdkd_cli.settings.keys import (
     leaves,
     nest,
 )
-from hdkd_cli.settings.networks import BackboneSettings
+from hdkd_cli.settings.networks import BackboneSettings, MSDNetSettings
 from hdkd_cli.settings.pretrained import TRANSFORM, own_transform
+from hdkd_cli.settings.scales import scales_for
 from hdkd_cli.settings.schema import METHODS, Settings
 from hdkd_cli.settings.sources import (
     DEFAULT,
@@ -179,6 +181,7 @@ def combine(layers: Iterable[Layer], problems: Sequence[Problem] = ()) -> Resolv
     given = {f"data.{key}": Given(value, DATASET) for key, value in own.items()} | given
 
     given |= _of_pretrained(given)
+    given |= _of_image_size(given)
 
     problems += _take_out_unusable(given)
     try:
@@ -210,6 +213,22 @@ def _of_pretrained(given: Layer) -> Layer:
     if "image_size" not in wanted:
         own["resize"] = None
     return {f"data.{key}": Given(own[key], f"pretrained {name}") for key in wanted if key in own}
+
+
+def _of_image_size(given: Layer) -> Layer:
+    """The scales of an MSDNet that nobody gave, for images that the default ones do not fit."""
+    if kind_of("model", _name("model", given)) is not MSDNetSettings:
+        return {}
+    size, stem = (
+        given[key].value if key in given else default_of(key)
+        for key in ("data.image_size", "model.stem")
+    )
+    if type(size) is not int or size < 1:  # which is refused later
+        return {}
+    own = {f"model.{key}": value for key, value in scales_for(size, stem).items()}
+    if own.keys() & given.keys():
+        return {}
+    return {key: Given(value, f"data.image_size = {size}") for key, value in own.items()}
 
 
 def _expand_method(layer: Layer, problems: list[Problem]) -> Layer:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hdkd_cli.models.build import build_model
 from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import Resolved, resolve, resolve_over
@@ -250,3 +251,35 @@ def test_exits_may_be_names_of_blocks(exits: str) -> None:
     resolved = given("model.name=torchvision:resnet18", f"model.exits={exits}")
     assert leaves(resolved.settings)["model.exits"] == ("layer1", "layer3")
     assert from_toml(to_toml(resolved.settings)) == resolved.settings
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "scales"),
+    [
+        (8, "cifar", 1),
+        (16, "cifar", 2),
+        (20, "cifar", 3),
+        (32, "cifar", 3),
+        (48, "cifar", 3),
+        (64, "cifar", 4),
+        (96, "cifar", 5),
+        (224, "cifar", 6),
+        (224, "imagenet", 4),
+    ],
+)
+def test_an_msdnet_has_the_scales_that_its_images_need(size: int, stem: str, scales: int) -> None:
+    resolved = given(f"data.image_size={size}", f"model.stem={stem}", "data.resize=none")
+    model = resolved.settings.model
+    assert isinstance(model, MSDNetSettings)
+    assert model.growth_factors == model.bottleneck_factors == (1, 2, 4, 4, 4, 4)[:scales]
+    said = "default" if scales == 3 else f"data.image_size = {size}"
+    assert resolved.origin["model.growth_factors"] == said
+    build_model(model, num_classes=10, image_size=size)
+
+
+def test_scales_that_are_given_stay() -> None:
+    resolved = given(
+        "data.image_size=64", "model.growth_factors=1,2,2,2,2", "model.bottleneck_factors=1,1,1,1,1"
+    )
+    assert isinstance(resolved.settings.model, MSDNetSettings)
+    assert resolved.settings.model.growth_factors == (1, 2, 2, 2, 2)
