@@ -21,8 +21,7 @@ from hdkd_cli.choices import CombinationKind, GuaranteeKind, RiskKind
 from hdkd_cli.evaluation.bootstrap import RESAMPLES, paired_difference
 from hdkd_cli.evaluation.calibration import (
     Reading,
-    calibrate_geometric,
-    calibrate_optimal,
+    fit_policy,
 )
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.optimal import optimal_family
@@ -33,7 +32,7 @@ from hdkd_cli.evaluation.simulate import simulate, threshold_array
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 
 SHOWN_FRACS = (0.35, 0.5, 0.7, 0.85)  # 8, 12, 16, 20 M of the 23.5 M of a 5-exit CIFAR network
-SEARCHES = {"geometric": calibrate_geometric, "optimal": calibrate_optimal}
+SEARCHES = ("geometric", "optimal")
 COMBINATIONS = get_args(CombinationKind)
 HALVES = 200
 
@@ -57,7 +56,8 @@ def compare(val: Scores, test: Scores) -> list[dict[str, object]]:
         shown_B = [frac * val.macs_K[-1] for frac in SHOWN_FRACS]
     rows, right = [], {}
     for combination, kind in itertools.product(COMBINATIONS, SEARCHES):
-        policy = SEARCHES[kind](
+        policy = fit_policy(
+            kind,
             val,
             combination=combination,
             confidence="max-prob",

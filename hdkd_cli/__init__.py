@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hdkd_cli.errors import HdkdError as HdkdError
+    from hdkd_cli.evaluation.calibration import register_policy as register_policy
+    from hdkd_cli.evaluation.confidence import register_confidence as register_confidence
     from hdkd_cli.evaluation.policy import ExitPolicy as ExitPolicy
     from hdkd_cli.evaluation.scores import Scores as Scores
     from hdkd_cli.inference.early_exit import EarlyExit as EarlyExit
@@ -58,6 +60,8 @@ _PLACES = {
     "Scores": "evaluation.scores",
     "Stage": "models.contract",
     "Terms": "method.terms",
+    "register_confidence": "evaluation.confidence",
+    "register_policy": "evaluation.calibration",
     "resume": "library.training",
     "train": "library.training",
 }
@@ -82,6 +86,8 @@ __all__ = [
     "Terms",
     "__version__",
     "load",
+    "register_confidence",
+    "register_policy",
     "resume",
     "train",
 ]

@@ -163,14 +163,19 @@ def _policies(run: Run) -> Mapping[str, ExitPolicy]:
 
 def _geometric(run: Run) -> Mapping[str, ExitPolicy]:
     """The geometric family of the run's val scores, which is not kept."""
-    from hdkd_cli.evaluation.calibration import calibrate_geometric
+    from hdkd_cli.evaluation.calibration import fit_policy
 
     try:
         scores = run.scores("val")
     except ArtifactError as problem:
         talk.warning(f"{run.path}: no policy can be fitted ({problem})")
         return {}
-    policy = calibrate_geometric(
-        scores, combination="single", confidence="max-prob", temperature=False, budgets_macs=()
+    policy = fit_policy(
+        "geometric",
+        scores,
+        combination="single",
+        confidence="max-prob",
+        temperature=False,
+        budgets_macs=(),
     )
     return {"geometric": policy}

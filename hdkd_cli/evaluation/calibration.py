@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.choices import CombinationKind, ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
+from hdkd_cli.choices import CombinationKind, GuaranteeKind, RiskKind
 from hdkd_cli.evaluation.anytime import auroc
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compatibility import refuse_test_split
@@ -22,19 +23,13 @@ from hdkd_cli.evaluation.policy import (
     FittedOn,
     Guarantee,
     OperatingPoint,
+    add_policy,
 )
 from hdkd_cli.evaluation.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.evaluation.temperature import fit_temperatures
-
-# The published protocol reads exit k alone; nothing else has a reason to.
-DEFAULT_COMBINATION: dict[PolicyKind, CombinationKind] = {
-    "geometric": "single",
-    "optimal": "cost-weighted",
-    "risk": "cost-weighted",
-}
 
 
 def fit_combination(
@@ -68,14 +63,14 @@ class Reading:
     scores: Scores
     combination: Combination
     temperatures: tuple[float, ...]
-    confidence: ConfidenceKind
+    confidence: str
 
     @classmethod
     def fit(
         cls,
         scores: Scores,
         combination: CombinationKind,
-        confidence: ConfidenceKind,
+        confidence: str,
         temperature: bool,
     ) -> Reading:
         """Fit what there is to be fitted.
@@ -99,7 +94,7 @@ class Reading:
 
     def policy(
         self,
-        kind: PolicyKind,
+        kind: str,
         thresholds_PK: NDArray[np.float32],
         budgets_macs: Sequence[float] = (),
         guarantee: Guarantee | None = None,
@@ -141,56 +136,91 @@ class Reading:
         )
 
 
-def calibrate_geometric(
+Thresholds = NDArray[np.float32]
+"""(P, K−1), one row per operating point; +inf where an exit is unused."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a kind of policy finds its thresholds.
+
+    Attributes:
+        find: From a split as exits read it, and mean costs in MACs to meet (one point each; none:
+            a family of points from cheap to accurate), to thresholds (P, K−1).
+        combination: Which logits an exit speaks with, unless another is asked for.
+    """
+
+    find: Callable[[ExitTable, Sequence[float]], Thresholds]
+    combination: CombinationKind = "single"
+
+
+def _geometric(table: ExitTable, budgets_macs: Sequence[float]) -> Thresholds:
+    """Huang et al., ICLR 2018; without budgets the 39 published points."""
+    if not budgets_macs:
+        return family(table, PUBLISHED_RHOS)
+    return np.stack([within_budget(table, macs) for macs in budgets_macs])
+
+
+def _optimal(table: ExitTable, budgets_macs: Sequence[float]) -> Thresholds:
+    return optimal_within(table, budgets_macs) if budgets_macs else optimal_family(table)
+
+
+# The published protocol reads exit k alone; nothing else has a reason to.
+_POLICIES = {
+    "geometric": Search(_geometric, "single"),
+    "optimal": Search(_optimal, "cost-weighted"),
+}
+POLICIES: Mapping[str, Search] = MappingProxyType(_POLICIES)
+"""Name → search. ``risk`` is none of them: it needs samples of its own, see `calibrate_risk`."""
+RISK_COMBINATION: CombinationKind = "cost-weighted"
+
+
+def register_policy(
+    name: str,
+    find: Callable[[ExitTable, Sequence[float]], Thresholds],
+    *,
+    combination: CombinationKind = "single",
+) -> None:
+    """Make a policy of one's own known, to ``Run.calibrate(name)`` and wherever policies are read.
+
+    Args:
+        name: What it is called: small letters, digits and hyphens.
+        find: See `Search`.
+        combination: See `Search`.
+
+    Raises:
+        ValueError: the name is taken, or is none.
+    """
+    add_policy(name)
+    _POLICIES[name] = Search(find, combination)
+
+
+def fit_policy(
+    kind: str,
     scores: Scores,
     *,
     combination: CombinationKind,
-    confidence: ConfidenceKind,
+    confidence: str,
     temperature: bool,
     budgets_macs: Sequence[float],
 ) -> ExitPolicy:
-    """The geometric policy (Huang et al., ICLR 2018), fitted on ``scores``.
+    """A policy of one of the kinds in ``POLICIES``, fitted on ``scores``.
 
     Args:
+        kind: Which.
         scores: Scores of any split but test.
         combination: Which logits an exit speaks with.
         confidence: What is compared with the thresholds.
         temperature: Fit a temperature for each exit, instead of 1.
-        budgets_macs: Mean costs to meet, one point each; none: the 39 published points.
+        budgets_macs: Mean costs to meet, one point each; none: a family of points.
 
     Raises:
         SettingsError: the scores are of the test split.
         BudgetError: a budget is below the cost of the first exit.
     """
     reading = Reading.fit(scores, combination, confidence, temperature)
-    thresholds_PK = (
-        np.stack([within_budget(reading.table, budget) for budget in budgets_macs])
-        if budgets_macs
-        else family(reading.table, PUBLISHED_RHOS)
-    )
-    return reading.policy("geometric", thresholds_PK, budgets_macs)
-
-
-def calibrate_optimal(
-    scores: Scores,
-    *,
-    combination: CombinationKind,
-    confidence: ConfidenceKind,
-    temperature: bool,
-    budgets_macs: Sequence[float],
-) -> ExitPolicy:
-    """Thresholds searched for the best accuracy at a cost, fitted on ``scores``.
-
-    Arguments and errors are those of `calibrate_geometric`; without budgets, a family of points
-    from the cheapest to the most accurate.
-    """
-    reading = Reading.fit(scores, combination, confidence, temperature)
-    thresholds_PK = (
-        optimal_within(reading.table, budgets_macs)
-        if budgets_macs
-        else optimal_family(reading.table)
-    )
-    return reading.policy("optimal", thresholds_PK, budgets_macs)
+    thresholds_PK = POLICIES[kind].find(reading.table, budgets_macs)
+    return reading.policy(kind, thresholds_PK, budgets_macs)
 
 
 def calibrate_risk(
@@ -198,7 +228,7 @@ def calibrate_risk(
     calibration: Scores,
     *,
     combination: CombinationKind,
-    confidence: ConfidenceKind,
+    confidence: str,
     temperature: bool,
     guarantee: GuaranteeKind,
     loss: RiskKind,

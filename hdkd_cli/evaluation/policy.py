@@ -6,14 +6,16 @@ K exits; row k of ``weights`` and entry k of ``temperatures`` belong to exit k.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Self, get_args
 
 from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -31,6 +33,37 @@ Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+_NAME = re.compile("[a-z0-9][a-z0-9-]*")
+_policies = set(get_args(PolicyKind))
+_confidences = set(get_args(ConfidenceKind))
+
+
+def add_policy(name: str) -> None:
+    """Let policies be of a kind that comes from outside.
+
+    Raises:
+        ValueError: the name is taken, or is none.
+    """
+    _add(_policies, "policy", name)
+
+
+def add_confidence(name: str) -> None:
+    """Let policies name a confidence that comes from outside.
+
+    Raises:
+        ValueError: the name is taken, or is none.
+    """
+    _add(_confidences, "confidence", name)
+
+
+def _add(names: set[str], what: str, name: str) -> None:
+    if name in names:
+        raise ValueError(f"{what} {name!r}: there is one of that name already")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{what} {name!r}: a name has small letters, digits and hyphens")
+    names.add(name)
 
 
 class Combination(Part):
@@ -116,9 +149,9 @@ class ExitPolicy(Record):
     schema_id: ClassVar[str] = "hdkd/policy/1"
     rows: ClassVar[str | None] = "points"
 
-    kind: PolicyKind
+    kind: str
     """How the thresholds were found."""
-    confidence: ConfidenceKind
+    confidence: str
     """What is compared with the thresholds."""
     combination: Combination
     """Which logits the confidence and the prediction are read from."""
@@ -132,6 +165,16 @@ class ExitPolicy(Record):
     """(K,): AUROC of each exit's confidence for being right; None where all answers are alike."""
     guarantee: Guarantee | None = None
     """What a ``risk`` policy promises."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        return _known(_policies, kind)
+
+    @field_validator("confidence")
+    @classmethod
+    def _known_confidence(cls, confidence: str) -> str:
+        return _known(_confidences, confidence)
 
     @model_validator(mode="after")
     def _a_promise_with_risk_only(self) -> Self:
@@ -200,6 +243,12 @@ class ExitPolicy(Record):
                 f"{best.val_macs:,.0f} MACs; ask for less"
             )
         return min(good, key=lambda point: (point.val_macs, -point.val_top1_pct))
+
+
+def _known(names: set[str], name: str) -> str:
+    if name not in names:
+        raise ValueError(f"Input should be one of {', '.join(sorted(names))}, not {name!r}")
+    return name
 
 
 def write_policy(path: Path, policy: ExitPolicy) -> None:

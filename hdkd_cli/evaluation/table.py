@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.choices import ConfidenceKind
 from hdkd_cli.evaluation.combination import combined_chunks
 from hdkd_cli.evaluation.confidence import confidence
 from hdkd_cli.evaluation.policy import Combination
@@ -61,7 +60,7 @@ def tabulate(
     scores: Scores,
     combination: Combination,
     temperatures_K: Sequence[float],
-    kind: ConfidenceKind,
+    kind: str,
 ) -> ExitTable:
     """The table of ``scores``, read through a combination, temperatures and a confidence."""
     shape = (scores.num_exits, scores.num_samples)

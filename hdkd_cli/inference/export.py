@@ -126,6 +126,11 @@ def export(
         OSError: the disk is full or the folder is not writable; nothing is left behind then.
     """
     assert len(policy.points) == 1
+    if policy.confidence not in runner.CONFIDENCES:
+        raise ExportError(
+            f"the policy's confidence is {policy.confidence!r}, which the runner does not have",
+            hint=f"calibrate with one of {', '.join(runner.CONFIDENCES)}",
+        )
     refuse_target(to, folder)
     serialised = _as_onnx if to == "onnx" else _as_pt2
     with atomic_folder(folder) as target:

@@ -98,11 +98,11 @@ class Network:
         """
         size, last = len(images_BCHW), len(self.program_K) - 1
         exited = Exited(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, "f4"))
-        left_B = np.arange(size)  # where in the batch those that go on stand
+        staying_B = np.arange(size)  # where in the batch those that go on stand
         state: list[Array] = [images_BCHW]
         seen: list[Array] = []  # logits (B, C) of the exits so far
         for k, program in enumerate(self.program_K):
-            if not len(left_B):
+            if not len(staying_B):
                 break
             try:
                 logits_BC, *state = program(state)
@@ -111,14 +111,14 @@ class Network:
             seen.append(logits_BC)
             combined_BC = combine(seen, self.weights_KK[k], self.temperature_K[k])
             sure_B = confidence(combined_BC, self.confidence)
-            leaves_B = sure_B >= self.thresholds_K[k] if k < last else np.ones(len(left_B), bool)
-            gone = left_B[leaves_B]
+            leaves_B = sure_B >= self.thresholds_K[k] if k < last else np.ones(len(staying_B), bool)
+            gone = staying_B[leaves_B]
             exited.label_B[gone] = combined_BC[leaves_B].argmax(-1)
             exited.exit_B[gone] = k
             exited.confidence_B[gone] = sure_B[leaves_B]
             if leaves_B.any():
                 stays_B = ~leaves_B
-                left_B = left_B[stays_B]
+                staying_B = staying_B[stays_B]
                 state, seen = [x[stays_B] for x in state], [x[stays_B] for x in seen]
         if np.isnan(exited.confidence_B).any():  # nobody is surer than not a number: all arrive
             raise Unusable("the logits are NaN or infinite: this network did not train")

@@ -10,21 +10,19 @@ from pathlib import Path
 
 from hdkd_cli.choices import (
     CombinationKind,
-    ConfidenceKind,
     GuaranteeKind,
     HeldOut,
-    PolicyKind,
     RiskKind,
 )
 from hdkd_cli.errors import PolicyError, SettingsError, UsageError
 from hdkd_cli.evaluation.anytime import anytime, per_class
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.calibration import (
-    DEFAULT_COMBINATION,
-    calibrate_geometric,
-    calibrate_optimal,
+    POLICIES,
+    RISK_COMBINATION,
     calibrate_risk,
     fit_combination,
+    fit_policy,
 )
 from hdkd_cli.evaluation.compatibility import check_calibration, check_policy, check_scores
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy, write_policy
@@ -198,7 +196,7 @@ class Evaluated(ABC):
 
     def calibrate(
         self,
-        kind: PolicyKind | None = None,
+        kind: str | None = None,
         *,
         budgets: Sequence[str | float] = (),
         target_accuracy: float | None = None,
@@ -209,15 +207,15 @@ class Evaluated(ABC):
         calibration_scores: Path | Scores | None = None,
         split: HeldOut | None = None,
         combination: CombinationKind | None = None,
-        confidence: ConfidenceKind = "max-prob",
+        confidence: str = "max-prob",
         temperature: bool = False,
         output: Path | None = None,
     ) -> ExitPolicy:
         """Find confidence thresholds; the policy is kept in the run, or in ``output``.
 
         Args:
-            kind: ``geometric``, ``optimal`` or ``risk``; None: geometric, or risk with
-                ``max_risk``.
+            kind: ``geometric``, ``optimal``, ``risk`` or a registered one; None: geometric, or
+                risk with ``max_risk``.
             budgets: Mean costs to meet, as fractions of the full network (0.4) or MACs ("30M");
                 none: a family of operating points.
             target_accuracy: Keep the cheapest point that is this accurate, in percent.
@@ -252,7 +250,6 @@ class Evaluated(ABC):
                 hint="give --max-risk too",
             )
         scores = self.scores(split or ("val" if self._run else None))
-        combined = combination or DEFAULT_COMBINATION[kind]
         if max_risk is not None:
             held_out = self.calibration_scores(calibration_scores)
             for warning in check_calibration(scores, held_out):
@@ -260,7 +257,7 @@ class Evaluated(ABC):
             policy = calibrate_risk(
                 scores,
                 held_out,
-                combination=combined,
+                combination=combination or RISK_COMBINATION,
                 confidence=confidence,
                 temperature=temperature,
                 guarantee=guarantee or "ltt",
@@ -270,10 +267,10 @@ class Evaluated(ABC):
             )
             self._tell(policy)
         else:
-            search = calibrate_geometric if kind == "geometric" else calibrate_optimal
-            policy = search(
+            policy = fit_policy(
+                kind,
                 scores,
-                combination=combined,
+                combination=combination or POLICIES[kind].combination,
                 confidence=confidence,
                 temperature=temperature,
                 budgets_macs=[parse_budget(str(one), scores.macs_K[-1]) for one in budgets],
@@ -372,16 +369,15 @@ def read_policy_file(policy: ExitPolicy | str | Path, known: Sequence[str] = ())
 
 
 def _refuse_contradictions(
-    kind: PolicyKind,
+    kind: str,
     budgets: Sequence[str | float],
     target_accuracy: float | None,
     max_risk: float | None,
 ) -> None:
     """One wish at a time, and one that the kind of policy can fulfil."""
-    if kind not in DEFAULT_COMBINATION:
-        raise SettingsError(
-            f"policy {kind!r}: no such kind", hint=f"there are {', '.join(DEFAULT_COMBINATION)}"
-        )
+    kinds = (*POLICIES, "risk")
+    if kind not in kinds:
+        raise SettingsError(f"policy {kind!r}: no such kind", hint=f"there are {', '.join(kinds)}")
     wishes = {"--budget": budgets, "--target-accuracy": target_accuracy, "--max-risk": max_risk}
     given = [name for name, value in wishes.items() if value is not None and value != ()]
     if len(given) > 1:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hdkd_cli.choices import HeldOut
 from hdkd_cli.evaluation.anytime import anytime
-from hdkd_cli.evaluation.calibration import calibrate_geometric, fit_combination
+from hdkd_cli.evaluation.calibration import fit_combination, fit_policy
 from hdkd_cli.evaluation.scores import Scores, read_scores
 from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.records import StudyRow
@@ -99,7 +99,8 @@ def _within_budgets(
     scores: Scores, val: Scores, combination: Any, budgets: Sequence[float]
 ) -> tuple[float, ...]:
     """Accuracy under the geometric policy solved on ``val`` for each budget."""
-    policy = calibrate_geometric(
+    policy = fit_policy(
+        "geometric",
         val,
         combination=combination,
         confidence="max-prob",

@@ -6,10 +6,9 @@ from score_tables import FINGERPRINTS, make_scores
 from hdkd_cli.errors import BudgetError, SettingsError
 from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import (
-    calibrate_geometric,
-    calibrate_optimal,
     calibrate_risk,
     fit_combination,
+    fit_policy,
 )
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.fitted import fitted_combination
@@ -18,14 +17,14 @@ from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.evaluation.temperature import fit_temperatures
 
 
-def calibrate(scores, by=calibrate_geometric, **changes):
+def calibrate(scores, by="geometric", **changes):
     options = {
         "combination": "single",
         "confidence": "max-prob",
         "temperature": False,
         "budgets_macs": (),
     }
-    return by(scores, **(options | changes))
+    return fit_policy(by, scores, **(options | changes))
 
 
 def guarantee(scores, calibration, **changes):
@@ -113,14 +112,14 @@ def test_one_exit_has_nothing_to_decide():
 
 def test_optimal_policies():
     scores = make_scores(samples=300)
-    policy = calibrate(scores, calibrate_optimal, combination="mean")
+    policy = calibrate(scores, "optimal", combination="mean")
     assert policy.kind == "optimal"
     assert {p.target_macs for p in policy.points} == {None}
     published = calibrate(scores, combination="mean")
     for point in published.points:
         assert policy.select(point.val_macs).val_top1_pct >= point.val_top1_pct
     budgets = [2200.0, 1300.0]
-    policy = calibrate(scores, calibrate_optimal, budgets_macs=budgets)
+    policy = calibrate(scores, "optimal", budgets_macs=budgets)
     assert [p.target_macs for p in policy.points] == budgets
     for point, other in zip(
         policy.points, calibrate(scores, budgets_macs=budgets).points, strict=True
@@ -129,7 +128,7 @@ def test_optimal_policies():
         assert point.val_top1_pct >= other.val_top1_pct
 
 
-@pytest.mark.parametrize("by", [calibrate_geometric, calibrate_optimal])
+@pytest.mark.parametrize("by", ["geometric", "optimal"])
 def test_fitted_combinations_bring_their_temperatures(by):
     scores = make_scores(samples=200)
     policy = calibrate(scores, by, combination="fitted")
@@ -167,7 +166,7 @@ def test_only_the_point_depends_on_the_calibration_samples():
     assert a.points != b.points
 
 
-@pytest.mark.parametrize("by", [calibrate_geometric, calibrate_optimal])
+@pytest.mark.parametrize("by", ["geometric", "optimal"])
 def test_one_exit_under_every_policy(by):
     scores = make_scores(exits=1)
     assert calibrate(scores, by).points[0].thresholds == ()

@@ -4,7 +4,7 @@ import pytest
 from score_tables import FINGERPRINTS, make_scores
 
 from hdkd_cli.errors import PolicyError, ScoresError, SettingsError
-from hdkd_cli.evaluation.calibration import calibrate_geometric
+from hdkd_cli.evaluation.calibration import fit_policy
 from hdkd_cli.evaluation.compatibility import (
     check_calibration,
     check_exits,
@@ -16,7 +16,8 @@ ON_TEST = FINGERPRINTS | {"split": "test", "split_sha256": "c" * 64}
 
 
 def fitted(meta=FINGERPRINTS, exits=3):
-    return calibrate_geometric(
+    return fit_policy(
+        "geometric",
         make_scores(exits=exits, meta=meta),
         combination="single",
         confidence="max-prob",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from score_tables import exit_tables, make_scores
 
 import hdkd_cli.evaluation
-from hdkd_cli.evaluation.calibration import calibrate_geometric
+from hdkd_cli.evaluation.calibration import fit_policy
 from hdkd_cli.evaluation.combination import combine, fixed_combination
 from hdkd_cli.evaluation.confidence import confidence
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
@@ -90,7 +90,7 @@ def geometric(scores, **changes):
         "temperature": False,
         "budgets_macs": (),
     }
-    return calibrate_geometric(scores, **(options | changes))
+    return fit_policy("geometric", scores, **(options | changes))
 
 
 @pytest.mark.parametrize("kind", ["max-prob", "entropy", "margin"])

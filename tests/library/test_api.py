@@ -20,7 +20,8 @@ ANY = pytest.CaptureFixture[str]
 PUBLIC = {
     "Anytime", "BalancedValidation", "Budget", "EarlyExit", "ExitPolicy", "HarmonizedWeights",
     "Harmonizer", "HdkdError", "Model", "MultiExitNet", "Prediction", "Profile", "Run",
-    "ScoreFile", "Scores", "Stage", "Terms", "__version__", "load", "resume", "train",
+    "ScoreFile", "Scores", "Stage", "Terms", "__version__", "load", "register_confidence",
+    "register_policy", "resume", "train",
 }  # fmt: skip
 
 

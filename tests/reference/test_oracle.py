@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from hdkd_cli.evaluation.anytime import anytime
-from hdkd_cli.evaluation.calibration import calibrate_geometric
+from hdkd_cli.evaluation.calibration import fit_policy
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, within_budget
 from hdkd_cli.evaluation.optimal import optimal_within
@@ -129,7 +129,8 @@ def test_guarantees_hold_where_the_naive_threshold_fails(tables, epsilon):
 )
 def test_the_lift_of_combining_exits(kind, at_12m, at_the_top):
     val, test = (read_scores(Path(FULL) / f"{split}.safetensors") for split in ("val", "test"))
-    policy = calibrate_geometric(
+    policy = fit_policy(
+        "geometric",
         val,
         combination=kind,
         confidence="max-prob",
@@ -144,8 +145,13 @@ def test_the_lift_of_combining_exits(kind, at_12m, at_the_top):
 @needs_full_files
 def test_from_logits_to_the_record(expected):
     val, test = (read_scores(Path(FULL) / f"{split}.safetensors") for split in ("val", "test"))
-    policy = calibrate_geometric(
-        val, combination="single", confidence="max-prob", temperature=False, budgets_macs=()
+    policy = fit_policy(
+        "geometric",
+        val,
+        combination="single",
+        confidence="max-prob",
+        temperature=False,
+        budgets_macs=(),
     )
     record = budget(policy, test, run=None)
     for found, row in zip(record.points, expected, strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hdkd_cli.evaluation.calibration import calibrate_geometric
+from hdkd_cli.evaluation.calibration import fit_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.runs.folder import RunFolder
@@ -76,7 +76,8 @@ def make_run(
         events.append({"event": "evaluated", "step": 20 * records, **val})
         run.metrics.write_text("".join(f"{json.dumps(event)}\n" for event in events))
     if policy:
-        fitted = calibrate_geometric(
+        fitted = fit_policy(
+        "geometric",
             make_scores("val", gain=gain, seed=seed),
             combination="single", confidence="max-prob", temperature=False, budgets_macs=[],
         )  # fmt: skip
