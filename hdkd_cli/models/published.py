@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from hdkd_cli.errors import CheckpointError, SettingsError
@@ -70,7 +71,13 @@ def take_published(net: MultiExitNet, state: Mapping[str, Tensor], source: objec
         for own, n in name_of.items()
         if n in state and state[n].shape != ours[own].shape
     ]
-    found = (("missing", missing), ("left over", left_over), ("of another shape", unlike))
+    odd = [n for n, x in state.items() if x.layout is not torch.strided or x.is_quantized]
+    found = (
+        ("missing", missing),
+        ("left over", left_over),
+        ("of another shape", unlike),
+        ("sparse or quantised", odd),
+    )
     if problems := [f"{what}: {_some(names)}" for what, names in found if names]:
         raise CheckpointError(
             f"{source}: is not the network of these settings\n  " + "\n  ".join(problems),

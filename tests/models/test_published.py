@@ -130,6 +130,14 @@ def test_what_does_not_fit_is_named(small):
     assert all(torch.equal(before[k], v) for k, v in ours.state_dict().items())
 
 
+def test_sparse_tensors_are_refused(small):
+    theirs, ours = copy.deepcopy(small)
+    state = theirs.state_dict()
+    state["classifier.1.linear.bias"] = state["classifier.1.linear.bias"].to_sparse()
+    with pytest.raises(CheckpointError, match=r"sparse or quantised: classifier\.1\.linear\.bias"):
+        take_published(ours, state, "x.pth")
+
+
 def test_other_networks_are_refused(small):
     with pytest.raises(CheckpointError, match=r"it has no classifier\.0\.linear\.bias, but fc\.w"):
         published_classes({"fc.w": torch.zeros(1)}, "x.pth")
