@@ -102,13 +102,15 @@ class Order:
         if not 0 < self.batch_size <= len(self.split):
             raise SettingsError(
                 f"the {self.split.role} split has {len(self.split)} images, fewer than one batch "
-                f"of {self.batch_size}; lower training.batch_size or give it more images"
+                f"of {self.batch_size}",
+                hint="lower training.batch_size or give it more images",
             )
         if self.batch_size % self.share.ranks:
             section = "training." if self.split.role == "train" else "weights.val_"
             raise SettingsError(
                 f"{self.share.ranks} ranks cannot share {self.batch_size} {self.split.role} images "
-                f"equally; set {section}batch_size to a multiple of {self.share.ranks}"
+                "equally",
+                hint=f"set {section}batch_size to a multiple of {self.share.ranks}",
             )
 
     @property

@@ -67,7 +67,8 @@ def make_splits(source: Source, settings: DataSettings) -> dict[Role, Split]:
         if "val" in source.parts and value is not None:
             raise SettingsError(
                 f"data.{key} = {value} holds validation images out of the training images, but "
-                "there is a val/ folder too; drop one of them"
+                "there is a val/ folder too",
+                hint="drop one of them",
             )
     train_by_class = _by_class(source, "train", settings.split_seed)
     chosen: dict[Role, list[int]] = {role: [] for role in get_args(Role)}

@@ -51,7 +51,8 @@ def refuse_test_split(scores: Scores) -> None:
     """
     if scores.meta.get("split") == "test":
         raise SettingsError(
-            "calibration on the test split: it is for evaluation only; use the scores of val"
+            "calibration on the test split: it is for evaluation only",
+            hint="use the scores of val",
         )
 
 

@@ -220,7 +220,8 @@ class ExitPolicy(Record):
             cheapest = min(point.val_macs for point in self.points)
             raise BudgetError(
                 f"a budget of {budget_macs:,.0f} MACs: the cheapest point of this policy needs "
-                f"{cheapest:,.0f}; raise the budget, or calibrate a policy for it"
+                f"{cheapest:,.0f}",
+                hint="raise the budget, or calibrate a policy for it",
             )
         return max(affordable, key=lambda point: (point.val_top1_pct, -point.val_macs))
 
@@ -240,7 +241,8 @@ class ExitPolicy(Record):
             raise BudgetError(
                 f"an accuracy of {top1_pct:g} %: the best point of this policy has "
                 f"{best.val_top1_pct:.2f} % on {self.fitted_on.split or 'its split'}, at "
-                f"{best.val_macs:,.0f} MACs; ask for less"
+                f"{best.val_macs:,.0f} MACs",
+                hint="ask for less",
             )
         return min(good, key=lambda point: (point.val_macs, -point.val_top1_pct))
 

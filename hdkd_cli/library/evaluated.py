@@ -318,7 +318,7 @@ class ScoreFile(Evaluated):
 
     def scores(self, split: HeldOut | None = None, *, images: Path | None = None) -> Scores:
         if images is not None:
-            raise UsageError("--images: other images are scored by a network: give RUN")
+            raise UsageError("--images: other images are scored by a network", hint="give RUN")
         found = read_scores(self.path)
         for warning in check_scores(found, {} if split is None else {"split": split}):
             self.warn(f"{self.path}: {warning}")
@@ -332,7 +332,8 @@ class ScoreFile(Evaluated):
     def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
         if scores is None:
             raise UsageError(
-                "a guarantee needs samples that trained nothing: give --calibration-scores FILE"
+                "a guarantee needs samples that trained nothing",
+                hint="give --calibration-scores FILE",
             )
         return scores if isinstance(scores, Scores) else read_scores(scores)
 
@@ -343,7 +344,8 @@ class ScoreFile(Evaluated):
     def _val_scores(self) -> Scores:
         raise UsageError(
             "--combination fitted: it is fitted on val, and these scores are not (or do not say "
-            "so: --split val does); give RUN, or calibrate a policy on val scores"
+            "so: --split val does)",
+            hint="give RUN, or calibrate a policy on val scores",
         )
 
 
@@ -383,7 +385,10 @@ def _refuse_contradictions(
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)}: give one of them")
     if kind == "risk" and given != ["--max-risk"]:
-        raise UsageError("--policy risk: give --max-risk E, the risk to guarantee (0.05 is 5 %)")
+        raise UsageError(
+            "--policy risk: guarantees a risk, and none is given",
+            hint="give --max-risk E (0.05 is 5 %)",
+        )
     if kind != "risk" and max_risk is not None:
         raise UsageError(f"--max-risk: only --policy risk guarantees one, not {kind}")
 
@@ -394,6 +399,8 @@ def _refuse_no_probability(
     """ε and δ lie strictly between 0 and 1; CRC has no δ."""
     for name, value in {"--max-risk": max_risk, "--delta": delta}.items():
         if value is not None and not 0 < value < 1:
-            raise UsageError(f"{name} {value:g}: give a number between 0 and 1, such as 0.05")
+            raise UsageError(f"{name} {value:g}: is not between 0 and 1", hint="0.05, say")
     if guarantee == "crc" and delta is not None:
-        raise UsageError("--delta: crc bounds the risk on average and has none; drop one of them")
+        raise UsageError(
+            "--delta: crc bounds the risk on average and has none", hint="drop one of them"
+        )

@@ -91,7 +91,9 @@ class MSDNet(MultiExitNet):
         assert 0 < reduction <= 1
         scales = len(growth_factors)
         if scales == 0:
-            raise SettingsError("model.growth_factors: is empty; give one factor for each scale")
+            raise SettingsError(
+                "model.growth_factors: is empty", hint="give one factor for each scale"
+            )
         gaps = (step if step_mode == "even" else step * i + 1 for i in range(1, exits))
         depth_K = list(accumulate(gaps, initial=base))
         layers = plan_layers(depth_K, scales, channels, growth, prune, reduction)

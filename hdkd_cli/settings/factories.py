@@ -59,18 +59,20 @@ def call_factory(
         module = import_module(module_name)
     except ImportError as problem:
         raise SettingsError(
-            f"{where}: {module_name} cannot be imported ({problem}); install it or put its folder "
-            "on PYTHONPATH"
+            f"{where}: {module_name} cannot be imported ({problem})",
+            hint="install it or put its folder on PYTHONPATH",
+            subject=name,
         ) from problem
     except (Exception, SystemExit) as problem:
         raise SettingsError(
-            f"{where}: importing {module_name} raised {_told(problem)}"
+            f"{where}: importing {module_name} raised {_told(problem)}", subject=name
         ) from problem
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise SettingsError(
-            f"{where}: {module_name} has no function {attribute!r}; name one that returns a "
-            f"{returns.__name__}"
+            f"{where}: {module_name} has no function {attribute!r}",
+            hint=f"name one that returns a {returns.__name__}",
+            subject=name,
         )
     arguments = {**arguments, **options}
     try:

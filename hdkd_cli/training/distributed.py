@@ -199,8 +199,8 @@ def joined() -> Iterator[Ranks]:
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     except ValueError as problem:
         raise UsageError(
-            f"WORLD_SIZE is set, but the rest of torchrun's environment is not ({problem}); start "
-            "with `torchrun … -m hdkd_cli train …`, or unset WORLD_SIZE"
+            f"WORLD_SIZE is set, but the rest of torchrun's environment is not ({problem})",
+            hint="start with `torchrun … -m hdkd_cli train …`, or unset WORLD_SIZE",
         ) from None
     except RuntimeError as problem:
         raise HdkdError(f"the other ranks cannot be reached ({problem})") from None

@@ -151,8 +151,9 @@ def refuse_divergence(run: RunFolder, state: TrainState) -> None:
     last = run.checkpoints / "last"
     kept = f"last good checkpoint: {last.resolve()}" if last.exists() else "no checkpoint yet"
     raise DivergedError(
-        f"{run.path}: the loss or a gradient was not finite at step {bad + 1}; {kept}. "
-        "A lower optimizer.lr, or schedule.warmup, usually helps"
+        f"{run.path}: the loss or a gradient was not finite at step {bad + 1}; {kept}",
+        hint="a lower optimizer.lr, or schedule.warmup, usually helps",
+        subject=run.path,
     )
 
 

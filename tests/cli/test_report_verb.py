@@ -53,7 +53,7 @@ def test_plain_needs_no_matplotlib(
     assert app.run(["report", str(trained)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.count("\n") == 1
+    assert captured.err.count("\n") == 2
     assert "hdkd[plots]" in captured.err
 
 

@@ -67,14 +67,14 @@ def test_a_changed_pickle_is_never_opened(file, tmp_path, monkeypatch):
             return Path.touch, (tmp_path / "sprung",)
 
     (folder / file).write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(DataError, match=rf"{file}: is damaged or was changed.*--download"):
+    with pytest.raises(DataError, match=rf"(?s){file}: is damaged or was changed.*--download"):
         opened("cifar100", tmp_path, download=False)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_missing_data_says_what_to_do(tmp_path):
     with pytest.raises(
-        DataError, match=r"cifar100 is not there; .*train/<class>.*--download.*--data-dir"
+        DataError, match=r"(?s)cifar100 is not there; .*train/<class>.*--download.*--data-dir"
     ):
         opened("cifar100", tmp_path / "nowhere", download=False)
     assert not (tmp_path / "nowhere").exists()

@@ -75,7 +75,7 @@ def test_it_begins_with_the_defaults_of_folder_and_drops_those_of_another():
     ("changes", "error", "message"),
     [
         ({"name": "no_such_module:stripes"}, SettingsError, "no_such_module cannot be imported"),
-        ({"name": "users_stripes:spots"}, SettingsError, "has no function 'spots'.*a Source"),
+        ({"name": "users_stripes:spots"}, SettingsError, "(?s)has no function 'spots'.*a Source"),
         ({"options": {"colour": 1}}, SettingsError, "does not take root, colour"),
         ({"options": {"root": "x"}}, SettingsError, r"data\.options: root cannot be set here"),
         ({"options": {"broken": "raises"}}, SettingsError, "RuntimeError: no stripes today"),

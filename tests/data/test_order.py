@@ -93,5 +93,5 @@ def test_ranks_share_out_the_batch_of_one_process(batches, images, ranks, step):
 
 @pytest.mark.parametrize(("role", "setting"), [("train", "training"), ("val", "weights.val")])
 def test_shares_are_equal_or_refused(role, setting):
-    with pytest.raises(SettingsError, match=rf"3 ranks.*10 {role} images.*{setting}"):
+    with pytest.raises(SettingsError, match=rf"(?s)3 ranks.*10 {role} images.*{setting}"):
         Order(split_of(20, role), 10, 0, Share(2, 3))

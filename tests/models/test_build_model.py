@@ -100,7 +100,10 @@ def test_a_network_of_your_own(user_module):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (own("no_such_module_here:good"), "no_such_module_here cannot be imported .*PYTHONPATH"),
+        (
+            own("no_such_module_here:good"),
+            "(?s)no_such_module_here cannot be imported .*PYTHONPATH",
+        ),
         (own("users_nets.deeper:good"), "users_nets.deeper cannot be imported"),
         (own("users_nets:missing"), "users_nets has no function 'missing'"),
         (own("users_nets:number"), "users_nets has no function 'number'"),

@@ -52,13 +52,14 @@ def open_cifar(settings: DataSettings) -> Source:
     wrong = differing()
     if wrong and (folder / wrong[0]).exists():
         raise DataError(
-            f"{folder / wrong[0]}: is damaged or was changed (its checksum differs); remove it and "
-            "fetch it again with --download"
+            f"{folder / wrong[0]}: is damaged or was changed (its checksum differs)",
+            hint="remove it and fetch it again with --download",
         )
     if wrong:
         raise DataError(
             f"{root}: {name} is not there; looked for {folder / wrong[0]} and for images in "
-            f"{root}/train/<class>/*. --download fetches it, --data-dir says where it is"
+            f"{root}/train/<class>/*",
+            hint="--download fetches it, --data-dir says where it is",
         )
     with warnings.catch_warnings():  # NumPy 2.4 frowns on how the 2009 pickles spell a dtype
         warnings.simplefilter("ignore")

@@ -98,8 +98,8 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UsageError(
-            "a report needs matplotlib: pip install 'hdkd[plots]'; "
-            "or give --plain for curves and tables as text"
+            "a report needs matplotlib and jinja2",
+            hint="pip install 'hdkd[plots]', or give --plain for curves and tables as text",
         ) from None
 
 
