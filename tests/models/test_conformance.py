@@ -51,7 +51,7 @@ class Own(MultiExitNet):
 EXAMPLES = {
     "msdnet": small_msdnet,
     "ranet": small_ranet,
-    "torchvision:MODEL": lambda: backbone("torchvision:mobilenet_v3_small"),
+    "torchvision:MODEL": lambda: backbone("torchvision:tiny_convnext"),
     "package.module:factory": Own,
 }
 
