@@ -401,7 +401,9 @@ def _difference(first: _Side, other: _Side, measure: _Measure) -> Difference:
     theirs_SN = np.stack([measure.pct_N(run) for run in theirs_S])
     images = paired_difference(theirs_SN.mean(axis=0), ours_SN.mean(axis=0))
     seeds = over_seeds(ours_SN.mean(axis=1), theirs_SN.mean(axis=1)) if len(pairs) > 1 else None
-    low, high = (images.low, images.high) if seeds is None else (seeds.t_low, seeds.t_high)
+    low, high, over = images.low, images.high, "images"
+    if seeds is not None and seeds.t_low is not None and seeds.t_high is not None:
+        low, high, over = seeds.t_low, seeds.t_high, "seeds"
     return Difference.model_validate(
         {
             "other": other.name,
@@ -414,7 +416,7 @@ def _difference(first: _Side, other: _Side, measure: _Measure) -> Difference:
             "seeds": len(pairs) if pairs else None,
             **_of_seeds(seeds),
             "verdict": _verdict(low, high),
-            "verdict_over": "images" if seeds is None else "seeds",
+            "verdict_over": over,
         }
     )
 
@@ -429,7 +431,7 @@ def _adjusted(found: Sequence[tuple[bool, Difference]]) -> tuple[Difference, ...
     return tuple(differences)
 
 
-def _of_seeds(seeds: SeedDifference | None) -> dict[str, float]:
+def _of_seeds(seeds: SeedDifference | None) -> dict[str, float | None]:
     if seeds is None:
         return {}
     return {

@@ -27,22 +27,23 @@ class SeedDifference:
         value: Mean of the differences, other minus first.
         per_seed: The differences themselves, in the order that they were given.
         deviation: Their standard deviation (n − 1).
-        t_low: Lower end of Student's t interval.
-        t_high: Upper end of it.
+        t_low: Lower end of Student's t interval; None: all differences are equal, which shows no
+            spread to measure against.
+        t_high: Upper end of it, likewise.
         bootstrap_low: Lower end of the percentile bootstrap interval over seeds.
         bootstrap_high: Upper end of it.
-        p: Two-sided p-value of the paired t test, for this comparison alone; `holm` adjusts
-            several.
+        p: Two-sided p-value of the paired t test, likewise, for this comparison alone; `holm`
+            adjusts several.
     """
 
     value: float
     per_seed: tuple[float, ...]
     deviation: float
-    t_low: float
-    t_high: float
+    t_low: float | None
+    t_high: float | None
     bootstrap_low: float
     bootstrap_high: float
-    p: float
+    p: float | None
 
 
 def over_seeds(first_S: ArrayLike, other_S: ArrayLike) -> SeedDifference:
@@ -57,17 +58,19 @@ def over_seeds(first_S: ArrayLike, other_S: ArrayLike) -> SeedDifference:
     seeds = len(difference_S)
     assert seeds > 1, "one seed says nothing about other seeds"
     mean, deviation = float(difference_S.mean()), float(difference_S.std(ddof=1))
-    half = _t_quantile(seeds - 1) * deviation / math.sqrt(seeds)
+    # Accuracies that differ by the same number of images differ by rounding alone.
+    equal = np.ptp(difference_S) <= 1e-9 * max(1.0, abs(mean))
+    half = None if equal else _t_quantile(seeds - 1) * deviation / math.sqrt(seeds)
     resampled = paired_difference(other_S, first_S)
     return SeedDifference(
         value=mean,
         per_seed=tuple(difference_S.tolist()),
         deviation=deviation,
-        t_low=mean - half,
-        t_high=mean + half,
+        t_low=None if half is None else mean - half,
+        t_high=None if half is None else mean + half,
         bootstrap_low=resampled.low,
         bootstrap_high=resampled.high,
-        p=_t_test(mean, deviation, seeds),
+        p=None if equal else _t_test(mean, deviation, seeds),
     )
 
 
@@ -93,9 +96,6 @@ def _t_quantile(freedom: int) -> float:
 
 
 def _t_test(mean: float, deviation: float, seeds: int) -> float:
-    """Two-sided p-value; where all differences are equal, only a difference of 0 is possible."""
     from scipy.special import stdtr
 
-    if deviation == 0:
-        return 1.0 if mean == 0 else 0.0
     return float(2 * stdtr(seeds - 1, -abs(mean) / (deviation / math.sqrt(seeds))))

@@ -134,6 +134,19 @@ def test_methods_are_paired_by_seed() -> None:
     assert (level.min_pct, level.max_pct) == (min(values), max(values))
 
 
+def test_seeds_that_differ_alike_leave_the_verdict_to_the_images() -> None:
+    """Two seeds that gain the same number of images: no spread, so t would promise certainty."""
+    theirs_KN = right(0.5, 0.7)
+    ours_KN = theirs_KN.copy()
+    ours_KN[:, np.flatnonzero(theirs_KN[0])[:1]] = False
+    runs = [answers(f"j{s}", ours_KN, method="joint", seed=s) for s in (0, 1)]
+    runs += [answers(f"h{s}", theirs_KN, method="hdkd", seed=s) for s in (0, 1)]
+    one = compare(runs, by="method").differences[0]
+    assert one.difference_pct == pytest.approx(100 / SAMPLES)
+    assert (one.seeds, one.seeds_t_low_pct, one.p, one.p_holm) == (2, None, None, None)
+    assert (one.verdict, one.verdict_over) == ("within noise", "images")
+
+
 def test_seeds_that_one_side_lacks_and_seeds_given_twice() -> None:
     r = right(0.5, 0.7)
     runs = [answers(f"j{s}", r, method="joint", seed=s) for s in (0, 1)]

@@ -259,11 +259,7 @@ def _reliability(evaluation: Evaluation) -> Figure:
 
 
 def _confusion(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
-    from hdkd_cli.evaluation.per_class import confusion
-
-    count_CC = confusion(
-        evaluation.table.labels_N, evaluation.table.prediction_KN[-1], len(classes)
-    )
+    count_CC = evaluation.confusion_CC
     share_CC = 100 * count_CC / np.maximum(1, count_CC.sum(axis=1, keepdims=True))
 
     def draw(canvas: Canvas) -> None:

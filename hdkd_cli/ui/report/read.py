@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdkd_cli.errors import ArtifactError, RunError
-from hdkd_cli.evaluation.anytime import anytime
+from hdkd_cli.evaluation.anytime import anytime, per_class
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compare import Answers, Curve, compare, method_names
 from hdkd_cli.evaluation.compatibility import check_policy
-from hdkd_cli.evaluation.per_class import confusion
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.evaluation.reliability import Reliability, reliability
 from hdkd_cli.evaluation.scores import Scores
@@ -99,12 +98,10 @@ class Evaluation:
     curves: tuple[BudgetCurve, ...]
     answers: Answers
 
-    @cached_property
+    @property
     def confusion_CC(self) -> NDArray[np.int64]:
         """Test images of each class (rows) by what the last exit takes them for (columns)."""
-        return confusion(
-            self.table.labels_N, self.table.prediction_KN[-1], self.answers.num_classes
-        )
+        return np.array(self.anytime["confusion"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,8 +225,11 @@ def _evaluation(
             "easy and hard images."
         )
         missing.append(Missing(said, f"hdkd calibrate-thresholds {path}"))
+    exits = anytime(scores, single, temperatures, ece_bins=bins, run=path)
+    classes, confusion = per_class(scores, single, temperatures)
+    exits = exits.model_copy(update={"per_class": classes, "confusion": confusion})
     return Evaluation(
-        anytime=anytime(scores, single, temperatures, ece_bins=bins, run=path).as_record(),
+        anytime=exits.as_record(),
         table=table,
         reliability_K=tuple(
             reliability(table.confidence_KN[k], table.correct_KN[k], bins)

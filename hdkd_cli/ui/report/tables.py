@@ -58,16 +58,13 @@ def of_policies(run: RunContent) -> Iterator[Table]:
 
 def _of_classes(evaluation: Evaluation, classes: Sequence[str]) -> Table:
     count_CC = evaluation.confusion_CC
-    samples_C, right_C = count_CC.sum(axis=1), count_CC.diagonal()
-    share_C = 100 * right_C / np.maximum(1, samples_C)
-    wrong_CC = count_CC - np.diag(right_C)
-    rows = [
-        [
-            classes[c], f"{samples_C[c]:,}", f"{share_C[c]:.2f}" if samples_C[c] else "–",
-            f"{classes[wrong_CC[c].argmax()]} ({wrong_CC[c].max():,})" if wrong_CC[c].any() else "",
-        ]
-        for c in np.argsort(share_C, kind="stable")
-    ]  # fmt: skip
+    wrong_CC = count_CC - np.diag(count_CC.diagonal())
+    rows = []
+    for one in sorted(evaluation.anytime["per_class"], key=lambda one: one["top1_pct"][-1] or 0):
+        wrong_C = wrong_CC[one["label"]]
+        taken = f"{classes[wrong_C.argmax()]} ({wrong_C.max():,})" if wrong_C.any() else ""
+        right = cell(one["top1_pct"][-1], "top1_pct")
+        rows.append([classes[one["label"]], f"{one['samples']:,}", right, taken])
     names = ("class", "images", "right (%)", "most often taken for")
     return Table(names, rows, title=f"All {len(classes)} classes at the last exit, worst first")
 
@@ -88,7 +85,7 @@ def of_comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _of_differences(first: str, found: Sequence[Difference]) -> Table:
-    seeds = any(one.seeds_t_low_pct is not None for one in found)
+    seeds = any(one.seeds_deviation_pct is not None for one in found)
     names = ["", f"{first} (%)", f"{found[0].other} (%)", "difference (points)"]
     names += ["95 % over images"]
     names += ["over seeds, Student’s t", "over seeds, bootstrap", "p (Holm)"] if seeds else []
