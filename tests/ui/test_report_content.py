@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
-from report_runs import CHECKPOINT, content_of, contents_of, make_run, make_scores
+from report_runs import content_of, contents_of, make_run, make_scores
 
 from hdkd_cli.errors import CheckpointError, DataError
 from hdkd_cli.evaluation.policy import read_policy
-from hdkd_cli.evaluation.scores import Scores, write_scores
+from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.networks import MSDNetSettings
@@ -132,23 +131,13 @@ def test_damaged_log(tmp_path: Path) -> None:
     assert "cannot be read" in content.missing[0].what
 
 
-@pytest.mark.parametrize(("kept_of", "usable"), [(CHECKPOINT, True), ("e" * 64, False)])
-def test_kept_scores_serve_where_images_are_gone(
-    tmp_path: Path, kept_of: str, usable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run(tmp_path / "run")
-    write_scores(run.path / "scores" / "test.safetensors", make_scores("test"))
-
-    class Newest:
-        model_sha256 = kept_of
-
-    def gone(_: RunFolder) -> None:
+def test_why_there_are_no_scores_is_told(tmp_path: Path) -> None:
+    def gone(_: RunFolder) -> Scores:
         raise DataError("no folder")
 
-    monkeypatch.setattr(RunFolder, "checkpoint", lambda _: Newest())
-    (content,) = read_runs([run], gone)  # type: ignore[arg-type]
-    assert (content.evaluation is not None) == usable
-    assert "no folder" in content.missing[0].what
+    (content,) = read_runs([make_run(tmp_path / "run")], gone)
+    assert content.evaluation is None
+    assert content.missing[0].what == "There are no test scores: no folder."
 
 
 def test_printable() -> None:
