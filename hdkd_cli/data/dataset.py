@@ -180,6 +180,10 @@ def _refuse_contradictions(settings: DataSettings, spec: DatasetSpec) -> None:
             "data.in_memory = always does not go with data.augment = resized-crop, which cuts from "
             "the images as they are stored"
         )
+    if settings.in_memory == "always" and settings.rand_augment:
+        problems.append(
+            "data.in_memory = always does not go with data.rand_augment, which works image by image"
+        )
     if settings.options and ":" not in settings.name:
         problems.append(f"data.options: {settings.name} has none; they go with a factory's name")
     if spec.needs_root and settings.root is None:
@@ -199,7 +203,8 @@ def _open_source(settings: DataSettings, spec: DatasetSpec) -> Source:
 
 
 def _fits_in_memory(source: Source, settings: DataSettings) -> bool:
-    if settings.augment == "resized-crop" or settings.in_memory == "never":
+    by_image = settings.augment == "resized-crop" or settings.rand_augment > 0
+    if by_image or settings.in_memory == "never":
         return False
     size_bytes = len(source.keys) * 3 * settings.image_size**2
     return settings.in_memory == "always" or size_bytes < MEMORY_LIMIT_BYTES

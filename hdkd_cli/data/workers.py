@@ -191,6 +191,8 @@ def _augmentations(settings: DataSettings) -> list[Callable[[Image.Image], Image
         steps.append(v2.RandomResizedCrop(settings.image_size, interpolation=interpolation))
     if settings.flip:
         steps.append(v2.RandomHorizontalFlip())
+    if settings.rand_augment:
+        steps.append(v2.RandAugment(settings.rand_augment, settings.rand_magnitude))
     return steps
 
 

@@ -22,19 +22,21 @@ def _widened(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def cross_entropies(logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
+def cross_entropies(logits_KBC: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Tensor:
     """Supervision: CE_k = mean_b −log softmax(z_k)[b, y_b].
 
     Args:
         logits_KBC: Logits of all exits, any floating type.
-        labels_B: Class indices, int64.
+        labels_B: Class indices, int64; or probabilities (B, C), as mixed images have.
+        smoothing: Share of each label that is spread over all classes (Szegedy et al., CVPR 2016).
 
     Returns:
         (K,) float32, or float64 for float64 logits.
     """
     num_exits, batch, _ = logits_KBC.shape
     rows = _widened(logits_KBC).flatten(0, 1)
-    losses = F.cross_entropy(rows, labels_B.repeat(num_exits), reduction="none")
+    labels = labels_B.repeat(num_exits, *[1] * (labels_B.ndim - 1))
+    losses = F.cross_entropy(rows, labels, reduction="none", label_smoothing=smoothing)
     return losses.view(num_exits, batch).mean(1)
 
 
@@ -84,14 +86,16 @@ class Supervision(TermGroup):
 
     Args:
         num_exits: K.
+        smoothing: Share of each label that is spread over all classes.
     """
 
-    def __init__(self, num_exits: int) -> None:
+    def __init__(self, num_exits: int, smoothing: float = 0.0) -> None:
+        self.smoothing = smoothing
         self.terms = tuple(Term(f"ce[{k}]", "supervision", k) for k in range(1, num_exits + 1))
 
     def __call__(self, logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
         """CE_k, (K,)."""
-        return cross_entropies(logits_KBC, labels_B)
+        return cross_entropies(logits_KBC, labels_B, self.smoothing)
 
 
 class Distillation(TermGroup):
@@ -156,6 +160,7 @@ class Terms:
         teachers: Who teaches exit i: nobody, the last exit, or all later exits.
         temperature: T > 0.
         extra: Further groups.
+        label_smoothing: Share of each label that is spread over all classes.
 
     Attributes:
         groups: Where the terms come from, in order; none of them is empty.
@@ -171,12 +176,17 @@ class Terms:
         teachers: Teachers,
         temperature: float,
         extra: Sequence[TermGroup] = (),
+        label_smoothing: float = 0.0,
     ) -> None:
         self.num_exits = num_exits
         self.teachers = teachers
         pairs = taught_pairs(num_exits, teachers)
         taught = [Distillation(num_exits, pairs, temperature)] if pairs else []
-        self.groups: tuple[TermGroup, ...] = (Supervision(num_exits), *taught, *extra)
+        self.groups: tuple[TermGroup, ...] = (
+            Supervision(num_exits, label_smoothing),
+            *taught,
+            *extra,
+        )
         self.terms: tuple[Term, ...] = tuple(term for group in self.groups for term in group.terms)
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:

@@ -101,6 +101,14 @@ def contradictions(settings: Settings, given: Layer) -> Iterator[Problem]:
             if in_use:
                 why = "needs validation images; " + _where("data.val_per_class", given)
                 yield _problem(key, given, why)
+    mixed = settings.training.mixup or settings.training.cutmix
+    if mixed and settings.objective.extra_terms:
+        yield _problem(
+            "objective.extra_terms",
+            given,
+            "losses of your own read one label per image, which training.mixup and training.cutmix "
+            "mix",
+        )
     if (
         settings.training.regime == "mixed"
         and settings.weights.learned

@@ -83,6 +83,10 @@ class DataSettings(Section):
     """Training only: pad and crop at random, or crop a random area and resize it."""
     padding: NonNegativeInt = 2
     """Pixels of zero padding for ``pad-crop``."""
+    rand_augment: NonNegativeInt = 0
+    """Training only: random operations per image (RandAugment: Cubuk et al., 2020); 0: none."""
+    rand_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """How strong the operations of ``rand_augment`` are."""
     flip: bool = False
     """Training only: mirror half of the images left to right."""
     mean: Triple = (0.3055, 0.3055, 0.3055)
@@ -130,6 +134,8 @@ class ObjectiveSettings(Section):
     """Who teaches an exit: nobody, the last exit, or all later exits."""
     temperature: PositiveFloat = 3.0
     """Distillation temperature T. [ours]"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each label that is spread over all classes, in training alone."""
     extra_terms: tuple[Annotated[str, Field(pattern=FACTORY)], ...] = ()
     """Losses of your own, each ``package.module:factory``, called as ``factory(num_exits=)``; it
     returns a ``TermGroup``. Their weights start at 1, and are learned like all others."""
@@ -255,6 +261,13 @@ class TrainingSettings(Section):
     its last exit first, then all together (Kubaty et al., 2024)."""
     backbone_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the steps of ``mixed`` that train the backbone with its last exit. [ours]"""
+    mixup: NonNegativeFloat = 0.0
+    """α of mixup: pairs of images are blended; 0: none. With ``cutmix``, each batch gets one."""
+    cutmix: NonNegativeFloat = 0.0
+    """α of CutMix: a rectangle of one image is put into another; 0: none."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the exponential moving average of the parameters, which is what is evaluated and
+    saved, 0.999 say; 0: none."""
     batch_size: PositiveInt = 64
     """Images an optimiser step."""
     accumulate: PositiveInt = 1

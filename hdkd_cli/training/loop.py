@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NoReturn
 
 import torch
@@ -246,6 +247,7 @@ def _evaluated(state: TrainState, data: ImageData, epoch: int) -> Evaluated:
         channels_last=state.channels_last,
         share=state.share,
     )
-    top1_pct_K, nll_K = accuracy_and_nll(state.net, batches, state.ranks)
+    with state.average.in_use(state.net) if state.average is not None else nullcontext():
+        top1_pct_K, nll_K = accuracy_and_nll(state.net, batches, state.ranks)
     seconds = time.perf_counter() - began
     return Evaluated(state.step, epoch, "val", top1_pct_K, nll_K, seconds)

@@ -27,7 +27,9 @@ def build_terms(settings: ObjectiveSettings, num_exits: int, num_classes: int) -
         _try_out(name, group, num_exits, num_classes)
         extra.append(group)
     try:
-        return Terms(num_exits, settings.teachers, settings.temperature, extra)
+        return Terms(
+            num_exits, settings.teachers, settings.temperature, extra, settings.label_smoothing
+        )
     except ValueError as problem:
         raise SettingsError(f"{KEY}: {problem}") from None
 

@@ -244,6 +244,8 @@ def _begin_in_folder(
         notes += take_pretrained(state.net, state.settings)
         if init_from is not None:
             notes.append(initialise_from(state.net, RunFolder.open(Path(init_from))))
+        if state.average is not None:
+            state.average.begin(state.net)
     discard_leftovers(run.checkpoints, newer_than=state.step)
     return MetricsLog(run.metrics, keep_bytes=metrics_bytes), notes
 

@@ -23,7 +23,9 @@ from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.runs.checkpoints import Checkpoint, save_checkpoint
 from hdkd_cli.runs.network import initial_network, load_network
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.training.averaging import Average
 from hdkd_cli.training.distributed import ALONE, Ranks
+from hdkd_cli.training.mixing import mixing
 from hdkd_cli.training.objective import build_terms
 from hdkd_cli.training.optimizer import build_optimizer, optimizer_tensors, preconditioner
 from hdkd_cli.training.precision import LossScale, autocast_dtype
@@ -79,6 +81,8 @@ class TrainState:
         forward: ``net`` as a training step runs it, images → logits: itself, or compiled.
         update_weights: What follows a step after which the weights are due: the step's
             micro-batches, a validation batch, and whether the parameters moved.
+        mix: What is done to a batch before a step, if anything is.
+        average: The averaged parameters, if they are what is evaluated.
         last_update: What it found last, on the device: applied, L_val, CE_k, hypergradient.
     """
 
@@ -103,6 +107,9 @@ class TrainState:
     def __post_init__(self) -> None:
         self.forward: Callable[[Tensor], Tensor] = self.net
         self.update_weights: UpdateWeights = self._update_weights
+        training = self.settings.training
+        self.mix = mixing(training, self.net.num_classes)
+        self.average = Average(self.net, training.average) if training.average else None
         exits, terms = self.net.num_exits, len(self.terms.terms)
         self.last_update = torch.zeros(2 + exits + terms, device=self.device)
         self.totals = Totals.of_no_step(terms, exits, self.device)
@@ -228,8 +235,12 @@ class TrainState:
         optimizer = {f"loss_scale.{k}": v for k, v in self.loss_scale.tensors().items()}
         optimizer |= {f"totals.{k}": v for k, v in self.totals.tensors().items()}
         optimizer |= optimizer_tensors(self.net, self.optimizer, self.settings.optimizer)
+        model: dict[str, Tensor] = self.net.state_dict()
+        if self.average is not None:
+            optimizer |= {f"trained.{k}": p.detach() for k, p in self.net.named_parameters()}
+            model = {**model, **self.average.parameters}
         return {
-            "model": self.net.state_dict(),
+            "model": model,
             "optimizer": optimizer,
             "weights": self._learner.state_dict(),
         }
@@ -306,6 +317,10 @@ class TrainState:
             buffers = optimizer_tensors(self.net, self.optimizer, self.settings.optimizer)
             for name, buffer in buffers.items():
                 buffer.copy_(optimizer[name])
+            if self.average is not None:
+                self.average.begin(self.net)
+                trained = (name for name, _ in self.net.named_parameters())
+                self.average.give(self.net, {k: optimizer[f"trained.{k}"] for k in trained})
             self._learner.load_state_dict(learned)
             progress = checkpoint.state()
             if progress.stretch_steps:

@@ -38,6 +38,8 @@ def take_step(
     # dropout and the like: replayable, and different on every rank
     torch.manual_seed(derived_seed(s.seed, "step", state.step) + state.ranks.rank)
     batch = next(batches)
+    if state.mix is not None:
+        batch = state.mix(batch)
     micro_batches = [
         Batch(*parts)
         for parts in zip(
@@ -51,6 +53,8 @@ def take_step(
     if harmonizer:
         harmonizer.before_step(state.net)
     moved = train_step(state, micro_batches, totals)
+    if state.average is not None:
+        state.average.update(state.net, state.step)
     if harmonizer:
         state.update_weights(micro_batches, next(val_batches), moved)
         totals.updates.append((state.step + 1, state.last_update.clone()))
@@ -84,7 +88,8 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
         finite = finite & torch.isfinite(loss.detach())
         totals.loss += loss.detach()
         totals.terms_T += terms_T.detach() * share
-        totals.correct_K += (logits_KBC.detach().argmax(-1) == labels).float().mean(1) * share
+        likeliest_B = labels if labels.ndim == 1 else labels.argmax(1)
+        totals.correct_K += (logits_KBC.detach().argmax(-1) == likeliest_B).float().mean(1) * share
     totals.steps += 1
 
     if state.ranks.size > 1:
