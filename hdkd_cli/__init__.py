@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hdkd_cli.evaluation.policy import ExitPolicy as ExitPolicy
     from hdkd_cli.evaluation.scores import Scores as Scores
     from hdkd_cli.inference.early_exit import EarlyExit as EarlyExit
+    from hdkd_cli.library.compare import compare as compare
     from hdkd_cli.library.evaluated import ScoreFile as ScoreFile
     from hdkd_cli.library.model import Model as Model
     from hdkd_cli.library.run import Run as Run
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hdkd_cli.models.contract import Stage as Stage
     from hdkd_cli.records import Anytime as Anytime
     from hdkd_cli.records import Budget as Budget
+    from hdkd_cli.records import Comparison as Comparison
     from hdkd_cli.records import Prediction as Prediction
     from hdkd_cli.records import Profile as Profile
 
@@ -46,6 +48,7 @@ _PLACES = {
     "Anytime": "records",
     "BalancedValidation": "method.validation",
     "Budget": "records",
+    "Comparison": "records",
     "EarlyExit": "inference.early_exit",
     "ExitPolicy": "evaluation.policy",
     "HarmonizedWeights": "method.weights",
@@ -60,6 +63,7 @@ _PLACES = {
     "Scores": "evaluation.scores",
     "Stage": "models.contract",
     "Terms": "method.terms",
+    "compare": "library.compare",
     "register_confidence": "evaluation.confidence",
     "register_policy": "evaluation.calibration",
     "resume": "library.training",
@@ -70,6 +74,7 @@ __all__ = [
     "Anytime",
     "BalancedValidation",
     "Budget",
+    "Comparison",
     "EarlyExit",
     "ExitPolicy",
     "HarmonizedWeights",
@@ -85,6 +90,7 @@ __all__ = [
     "Stage",
     "Terms",
     "__version__",
+    "compare",
     "load",
     "register_confidence",
     "register_policy",

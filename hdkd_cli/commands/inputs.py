@@ -11,7 +11,7 @@ from hdkd_cli.ui.console import talk
 
 if TYPE_CHECKING:
     from hdkd_cli.evaluation.policy import ExitPolicy
-    from hdkd_cli.library.evaluated import Evaluated
+    from hdkd_cli.library.evaluated import Evaluated, ScoreFile
     from hdkd_cli.library.run import Run
 
 
@@ -70,10 +70,15 @@ def score_source(
             batch_size=batch_size,
             allow_mismatch=allow_mismatch,
         )
+    assert scores is not None
+    return score_file(scores, allow_mismatch=allow_mismatch)
+
+
+def score_file(path: Path, *, allow_mismatch: bool = False) -> ScoreFile:
+    """A file of scores without a run."""
     from hdkd_cli.library.evaluated import ScoreFile
 
-    assert scores is not None
-    return ScoreFile(path=scores, allow_mismatch=allow_mismatch, note=talk.note, warn=talk.warning)
+    return ScoreFile(path=path, allow_mismatch=allow_mismatch, note=talk.note, warn=talk.warning)
 
 
 def policy_option(policy: str | None) -> ExitPolicy | str | None:

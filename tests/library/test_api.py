@@ -1,6 +1,7 @@
 """What ``import hdkd_cli`` gives: names, a model that predicts, training, a loop of one's own."""
 
 import importlib.metadata
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,10 @@ from hdkd_cli.errors import DataError, SettingsError, UsageError
 
 ANY = pytest.CaptureFixture[str]
 PUBLIC = {
-    "Anytime", "BalancedValidation", "Budget", "EarlyExit", "ExitPolicy", "HarmonizedWeights",
-    "Harmonizer", "HdkdError", "Model", "MultiExitNet", "Prediction", "Profile", "Run",
-    "ScoreFile", "Scores", "Stage", "Terms", "__version__", "load", "register_confidence",
-    "register_policy", "resume", "train",
+    "Anytime", "BalancedValidation", "Budget", "Comparison", "EarlyExit", "ExitPolicy",
+    "HarmonizedWeights", "Harmonizer", "HdkdError", "Model", "MultiExitNet", "Prediction",
+    "Profile", "Run", "ScoreFile", "Scores", "Stage", "Terms", "__version__", "compare", "load",
+    "register_confidence", "register_policy", "resume", "train",
 }  # fmt: skip
 
 
@@ -150,3 +151,27 @@ def test_a_loop_of_ones_own(pictures_once: Pictures) -> None:
     assert weights_T.shape == (3 + 3,)  # three exits, three pairs of student and teacher
     assert bool((weights_T > 0).all())
     assert len(weights_T.unique()) > 2  # learned
+
+
+def test_the_script_that_uses_python_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: ANY
+) -> None:
+    """tests/python_alone.py, on networks small enough for a test."""
+    small = {
+        "model.exits": 2, "model.channels": 8, "model.growth": 4, "training.batch_size": 16,
+        "data.train_per_class": 10, "data.val_per_class": 5, "training.max_steps": 2,
+        "weights.interval": 2,
+    }  # fmt: skip
+    train = hdkd_cli.train
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        hdkd_cli,
+        "train",
+        lambda preset, set, **more: train(preset, set={**small, **set}, **more),
+        raising=False,
+    )
+    runpy.run_path(str(Path(__file__).parents[1] / "python_alone.py"))
+    printed = capsys.readouterr().out
+    assert "exit" in printed
+    assert "exit 1" in printed
+    assert len(list((tmp_path / "runs").iterdir())) == 2
