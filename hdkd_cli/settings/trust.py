@@ -55,6 +55,12 @@ def own_trust() -> Iterator[None]:
         _named_by_runs.update(named)
 
 
+def trusting_environment(values: Iterable[Any]) -> dict[str, str]:
+    """The variable by which a process of ours trusts what these settings name, as the user does."""
+    modules = {_module(name) for name in _factories(values)} | _listed()
+    return {VARIABLE: ",".join(sorted(modules))} if modules else {}
+
+
 def refuse_untrusted(factory: str) -> None:
     """Called before the module of ``factory`` is imported.
 
@@ -64,10 +70,9 @@ def refuse_untrusted(factory: str) -> None:
     if factory not in _named_by_runs:
         return
     module = _module(factory)
-    listed = {name.strip() for name in os.environ.get(VARIABLE, "").split(",")}
     packages = module.split(".")
     whole = {".".join(packages[: n + 1]) for n in range(len(packages))}
-    if ALL in _trusted or module in _trusted or whole & listed:
+    if ALL in _trusted or module in _trusted or whole & _listed():
         return
     raise UsageError(
         f"{_named_by_runs[factory]}: names code to run, {factory}, which is not trusted",
@@ -82,6 +87,11 @@ def _factories(values: Iterable[Any]) -> Iterator[str]:
         for text in value if isinstance(value, list | tuple) else (value,):
             if isinstance(text, str) and ":" in text:
                 yield text
+
+
+def _listed() -> set[str]:
+    names = os.environ.get(VARIABLE, "").split(",")
+    return {name.strip() for name in names} - {""}
 
 
 def _module(factory: str) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from hdkd_cli.errors import HdkdError, InterruptedRun
 from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import Resolved
 from hdkd_cli.settings.toml import to_toml
+from hdkd_cli.settings.trust import trusting_environment
 from hdkd_cli.study.plan import Cell
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -44,23 +46,27 @@ class Workers:
             HdkdError: it failed; the message ends with what it said last.
         """
         run = self.runs / cell.name
+        trusted = trusting_environment(leaves(resolved.settings).values())
         if not run.exists():
             plan = self.logs / f"{cell.name}.toml"
             plan.write_text(to_toml(resolved.settings), encoding="utf-8")
             self._hdkd(
-                cell, ["train", str(plan), "--runs-dir", str(self.runs), "--name", cell.name]
+                cell,
+                ["train", str(plan), "--runs-dir", str(self.runs), "--name", cell.name],
+                trusted,
             )
         elif RunFolder.open(run).info()["status"] != "finished":
-            self._hdkd(cell, ["train", "--resume", str(run), *self._moved()])
+            self._hdkd(cell, ["train", "--resume", str(run), *self._moved()], trusted)
         for split in splits:
             if not (run / "scores" / f"{split}.safetensors").exists():
-                self._hdkd(cell, ["eval-anytime", str(run), "--split", split, *self._moved()])
+                arguments = ["eval-anytime", str(run), "--split", split, *self._moved()]
+                self._hdkd(cell, arguments, trusted)
 
     def _moved(self) -> list[str]:
         """The flags, for verbs that read a run."""
         return [part for flag, value in self.flags.items() for part in (flag, str(value))]
 
-    def _hdkd(self, cell: Cell, arguments: Sequence[str]) -> None:
+    def _hdkd(self, cell: Cell, arguments: Sequence[str], trusted: Mapping[str, str]) -> None:
         """Run one command line of hdkd in a process of its own."""
         log = self.logs / f"{cell.name}.log"
         with log.open("ab") as said:
@@ -69,7 +75,7 @@ class Workers:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
-                env={**os.environ, **ONE_THREAD},
+                env={**os.environ, **ONE_THREAD, **trusted},
                 start_new_session=True,  # a Ctrl-C reaches them through `stop`, once
             )
             self._running.add(process)

@@ -9,6 +9,7 @@ import pytest
 import hdkd_cli
 from hdkd_cli import app
 from hdkd_cli.errors import UsageError
+from hdkd_cli.settings.trust import trusting_environment
 
 ANY = pytest.CaptureFixture[str]
 NETWORK = """
@@ -98,3 +99,10 @@ def test_who_is_trusted(
     with pytest.raises(UsageError, match="trust_code=True"):
         hdkd_cli.load(run)
     assert hdkd_cli.load(run, trust_code=True).net.num_exits == 3
+
+
+def test_a_process_of_ours_trusts_what_its_plan_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trusting_environment(["msdnet", 3, None]) == {}
+    monkeypatch.setenv("HDKD_TRUST_CODE", "b, c")
+    given = trusting_environment(["a.net:make", ("losses:margin",), "digits"])
+    assert given == {"HDKD_TRUST_CODE": "a.net,b,c,losses"}
