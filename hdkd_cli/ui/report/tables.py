@@ -16,7 +16,7 @@ from hdkd_cli.ui.report.facts import ANYTIME_COLUMNS, BUDGET_COLUMNS
 from hdkd_cli.ui.report.published import published_for
 from hdkd_cli.ui.report.read import Evaluation, RunContent, printable
 
-_NUMBER = re.compile(r"[−+]?[\d,.]+( M)?|–")
+_NUMBER = re.compile(r"[−+]?[\d,.]+( M)?( to [−+]?[\d,.]+)?|–")
 
 
 class Table(NamedTuple):
