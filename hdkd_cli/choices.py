@@ -42,8 +42,8 @@ ParameterInit = Literal["he", "torch"]
 """Where the parameters of an MSDNet or RANet start."""
 
 # method
-Teachers = Literal["none", "last", "later"]
-"""Who teaches an exit: nobody, the last exit, all later exits."""
+Teachers = Literal["none", "last", "later", "ensemble"]
+"""Who teaches an exit: nobody, the last exit, all later exits, the mean of all exits."""
 WeightInit = Literal["balanced", "last", "supervision", "random", "uniform", "dbt"]
 """Where the weights of the losses start."""
 Parametrisation = Literal["exp", "grouped", "softmax"]

@@ -104,11 +104,11 @@ class Distillation(TermGroup):
     Args:
         num_exits: K.
         pairs: (student, teacher) of every term, from 0.
-        temperature: T > 0.
+        temperature: T > 0, or a scalar tensor that changes while training.
     """
 
     def __init__(
-        self, num_exits: int, pairs: Sequence[tuple[int, int]], temperature: float
+        self, num_exits: int, pairs: Sequence[tuple[int, int]], temperature: float | Tensor
     ) -> None:
         self.temperature = temperature
         self.terms = tuple(
@@ -138,6 +138,60 @@ class Distillation(TermGroup):
         return scale * divergence_KK.flatten().index_select(0, self._cell_P)
 
 
+class EnsembleDistillation(TermGroup):
+    """``kd[all->i]``: T² · mean_b KL(q̄ ‖ q_i), q̄ the mean of all exits' softmax(z / T), detached.
+
+    Source: the ensemble of exits as teacher, as in Lan, Zhu & Gong, "Knowledge Distillation by
+    On-the-Fly Native Ensemble", NeurIPS 2018, without its learned gate [ours].
+
+    Args:
+        num_exits: K.
+        temperature: T > 0, or a scalar tensor that changes while training.
+    """
+
+    def __init__(self, num_exits: int, temperature: float | Tensor) -> None:
+        self.temperature = temperature
+        self.terms = tuple(
+            Term(f"kd[all->{k}]", "distillation", k) for k in range(1, num_exits + 1)
+        )
+
+    def __call__(self, logits_KBC: Tensor, _labels_B: Tensor) -> Tensor:
+        """KD of every exit from the mean of all; (K,)."""
+        log_q_KBC = torch.log_softmax(_widened(logits_KBC) / self.temperature, dim=2)
+        teacher_BC = log_q_KBC.detach().exp().mean(0)
+        divergence_KB = (teacher_BC * (teacher_BC.log() - log_q_KBC)).sum(2)
+        return self.temperature**2 * divergence_KB.mean(1)
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """A temperature that rises while the last exit is sure of itself.
+
+    Source: Phuong & Lampert, ICCV 2019, section 3.2 and the authors' code: T grows by a factor
+    after every step in which the teacher's largest probability at T, averaged over the batch,
+    exceeds a bound.
+
+    Attributes:
+        temperature: T, a scalar; changed in place. A checkpoint keeps it.
+        growth: The factor, above 1.
+        until: The bound.
+    """
+
+    temperature: Tensor
+    growth: float
+    until: float
+
+    def sureness(self, logits_KBC: Tensor) -> Tensor:
+        """Mean of the last exit's largest probability at T, a scalar."""
+        with torch.autocast(logits_KBC.device.type, enabled=False):
+            return torch.softmax(_widened(logits_KBC[-1]) / self.temperature, 1).amax(1).mean()
+
+    def step(self, sureness: Tensor) -> None:
+        """Let T grow if ``sureness`` of the whole batch exceeds the bound; never waits."""
+        grown = torch.where(sureness > self.until, self.growth, 1.0)
+        self.temperature.mul_(grown.to(self.temperature))
+
+
 def taught_pairs(num_exits: int, teachers: Teachers) -> tuple[tuple[int, int], ...]:
     """(student, teacher) of every distillation term, from 0, by student then teacher."""
     last = num_exits - 1
@@ -161,6 +215,7 @@ class Terms:
         temperature: T > 0.
         extra: Further groups.
         label_smoothing: Share of each label that is spread over all classes.
+        annealing: What moves the temperature; its own is then used.
 
     Attributes:
         groups: Where the terms come from, in order; none of them is empty.
@@ -177,11 +232,16 @@ class Terms:
         temperature: float,
         extra: Sequence[TermGroup] = (),
         label_smoothing: float = 0.0,
+        annealing: Annealing | None = None,
     ) -> None:
         self.num_exits = num_exits
         self.teachers = teachers
+        self.annealing = annealing
+        at = temperature if annealing is None else annealing.temperature
         pairs = taught_pairs(num_exits, teachers)
-        taught = [Distillation(num_exits, pairs, temperature)] if pairs else []
+        taught: list[TermGroup] = [Distillation(num_exits, pairs, at)] if pairs else []
+        if teachers == "ensemble":
+            taught = [EnsembleDistillation(num_exits, at)]
         self.groups: tuple[TermGroup, ...] = (
             Supervision(num_exits, label_smoothing),
             *taught,

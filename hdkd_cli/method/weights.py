@@ -5,6 +5,7 @@ K exits, T terms, P distillation terms.
 
 from __future__ import annotations
 
+import math
 import random
 
 import torch
@@ -18,7 +19,14 @@ SMALL = 0.01
 
 
 def initial_weights(
-    terms: Terms, *, init: WeightInit, distillation_sum: float | None, dbt_share: float, seed: int
+    terms: Terms,
+    *,
+    init: WeightInit,
+    supervision_sum: float | None,
+    distillation_sum: float | None,
+    tilt: float,
+    dbt_share: float,
+    seed: int,
 ) -> list[float]:
     """The T weights training starts from.
 
@@ -31,18 +39,23 @@ def initial_weights(
         supervision  as balanced, with a tenth of the distillation sum
         random       uniform proportions in each group, the same for a seed on every machine
         uniform      every weight 1
-        dbt          γ_k = 1 − C for k < K, γ_K = 1, γ_iK = C; needs teachers "last"
+        dbt          γ_k = 10/K · (1 − C), γ_iK = 10/K · C; needs teachers "last". The factor is
+                     that of the authors' code: with C = 0.5 and 5 exits every weight is 1
 
-    The first four sum to K over supervision and to S over distillation, S = ``distillation_sum``
-    or, where that is absent, K − 1 (``supervision``: 0.1·(K − 1)). Without pairs S does not apply.
-    Terms of groups from outside start at 1.
+    The first four sum to Z over supervision, Z = ``supervision_sum`` or K, and to S over
+    distillation, S = ``distillation_sum`` or, where that is absent, K − 1 (``supervision``:
+    0.1·(K − 1)). Without pairs S does not apply. ``tilt`` makes the labels of late exits count more
+    (above 0) or less, γ_k ∝ exp(tilt · x_k) with x_k from −1 to 1, under the same sum. Terms of
+    groups from outside start at 1.
 
     Raises:
-        ValueError: ``dbt`` without the last exit as only teacher, or a distillation sum for
-            ``dbt`` or ``uniform``, which leave nothing to scale.
+        ValueError: ``dbt`` without the last exit as only teacher, or a sum or tilt for ``dbt`` or
+            ``uniform``, which leave nothing to scale.
     """
-    if init in ("uniform", "dbt") and distillation_sum is not None:
-        raise ValueError(f"distillation_sum does not apply to init {init!r}: leave it out")
+    scales = {"supervision_sum": supervision_sum, "distillation_sum": distillation_sum}
+    given = [name for name, value in scales.items() if value is not None] + ["tilt"] * (tilt != 0)
+    if init in ("uniform", "dbt") and given:
+        raise ValueError(f"{given[0]} does not apply to init {init!r}: leave it out")
     if init == "dbt" and terms.teachers != "last":
         raise ValueError(f"init 'dbt' needs teachers 'last', not {terms.teachers!r}")
     K = terms.num_exits
@@ -52,11 +65,13 @@ def initial_weights(
         if init == "uniform" or not isinstance(group, Supervision | Distillation):
             weights += [1.0] * len(group.terms)
         elif init == "dbt":
-            share = {"supervision": 1 - dbt_share, "distillation": dbt_share}
-            weights += [1.0 if term.student == K else share[term.kind] for term in group.terms]
+            share = dbt_share if isinstance(group, Distillation) else 1 - dbt_share
+            weights += [10 / K * share] * len(group.terms)
         elif isinstance(group, Supervision):
             supervision_K = [1 - draw.random() if init == "random" else 1.0 for _ in group.terms]
-            weights += _summing_to(K, supervision_K)  # drawn in (0, 1]
+            places = [2 * k / max(1, K - 1) - 1 for k in range(K)]
+            tilted_K = [w * math.exp(tilt * x) for w, x in zip(supervision_K, places, strict=True)]
+            weights += _summing_to(supervision_sum or K, tilted_K)  # drawn in (0, 1]
         else:
             total = distillation_sum
             if total is None:
@@ -101,7 +116,7 @@ class HarmonizedWeights(nn.Module):
 
     Args:
         terms: What is weighted.
-        init, distillation_sum, dbt_share, seed: See ``initial_weights``.
+        init, supervision_sum, distillation_sum, tilt, dbt_share, seed: See ``initial_weights``.
         parametrisation: See above.
         learned: Whether a ``Harmonizer`` may change ``raw_T``.
 
@@ -119,14 +134,22 @@ class HarmonizedWeights(nn.Module):
         *,
         init: WeightInit,
         parametrisation: Parametrisation,
+        supervision_sum: float | None = None,
         distillation_sum: float | None,
+        tilt: float = 0.0,
         dbt_share: float,
         learned: bool,
         seed: int,
     ) -> None:
         super().__init__()
         initial = initial_weights(
-            terms, init=init, distillation_sum=distillation_sum, dbt_share=dbt_share, seed=seed
+            terms,
+            init=init,
+            supervision_sum=supervision_sum,
+            distillation_sum=distillation_sum,
+            tilt=tilt,
+            dbt_share=dbt_share,
+            seed=seed,
         )
         if learned and min(initial) <= 0:
             cause = (

@@ -131,9 +131,14 @@ class ObjectiveSettings(Section):
     """The training losses (method section 1)."""
 
     teachers: Teachers = "later"
-    """Who teaches an exit: nobody, the last exit, or all later exits."""
+    """Who teaches an exit: nobody, the last exit, all later exits, or the mean of all exits."""
     temperature: PositiveFloat = 3.0
-    """Distillation temperature T. [ours]"""
+    """Distillation temperature T; where it grows, the one it starts from. [ours]"""
+    temperature_growth: Annotated[float, Field(gt=1)] | None = None
+    """Factor by which T grows after each step whose last exit is sure of itself (Phuong & Lampert,
+    ICCV 2019: 1.05); absent: T stays."""
+    temperature_until: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Sure of itself: its largest probability at T, averaged over the batch, exceeds this."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each label that is spread over all classes, in training alone."""
     extra_terms: tuple[Annotated[str, Field(pattern=FACTORY)], ...] = ()
@@ -156,8 +161,13 @@ class WeightSettings(Section):
     """Initial weights: method section 2; ``uniform``: all 1; ``dbt``: Phuong & Lampert 2019."""
     parametrisation: Parametrisation = "exp"
     """From the learned vector to positive weights. [ours]"""
+    supervision_sum: PositiveFloat | None = None
+    """Initial sum of the supervision weights; absent: K. [ours]"""
     distillation_sum: NonNegativeFloat | None = None
     """Initial sum of the distillation weights (constant under ``grouped``); absent: K−1. [ours]"""
+    tilt: float = 0.0
+    """Initial tilt of the supervision weights towards late exits (above 0) or early ones: their
+    log-ratio at the ends is ± this. [ours]"""
     dbt_share: Fraction = 0.5
     """C of the ``dbt`` initialisation."""
     lr: PositiveFloat | None = None
@@ -331,20 +341,26 @@ class Settings(Section):
         return self.weights.val_batch_size or max(16, self.training.batch_size // 4)
 
 
+_T = ObjectiveSettings().temperature
 # `method = "…"` stands for these settings (method section 4).
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
     name: {
         "model": {"static": static},
-        "objective": {"teachers": teachers},
+        "objective": {
+            "teachers": teachers,
+            "temperature": temperature,
+            "temperature_growth": growth,
+        },
         "weights": {"learned": learned, "init": init},
     }
-    for name, static, teachers, learned, init in (
-        ("joint", False, "none", False, "balanced"),
-        ("dbt", False, "last", False, "dbt"),
-        ("naive-dkd", False, "later", False, "balanced"),
-        ("hmsdnet", False, "none", True, "balanced"),
-        ("hdbt", False, "last", True, "balanced"),
-        ("hdkd", False, "later", True, "balanced"),
-        ("static", True, "none", False, "uniform"),
+    for name, static, teachers, temperature, growth, learned, init in (
+        ("joint", False, "none", _T, None, False, "balanced"),
+        ("dbt", False, "last", 1.0, 1.05, False, "dbt"),
+        ("naive-dkd", False, "later", _T, None, False, "balanced"),
+        ("ensemble", False, "ensemble", _T, None, False, "balanced"),
+        ("hmsdnet", False, "none", _T, None, True, "balanced"),
+        ("hdbt", False, "last", _T, None, True, "balanced"),
+        ("hdkd", False, "later", _T, None, True, "balanced"),
+        ("static", True, "none", _T, None, False, "uniform"),
     )
 }

@@ -7,7 +7,7 @@ from torch.autograd import forward_ad
 
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.method.hypergradient import forward_mode
-from hdkd_cli.method.terms import TermGroup, Terms
+from hdkd_cli.method.terms import Annealing, TermGroup, Terms
 from hdkd_cli.settings.factories import call_factory
 from hdkd_cli.settings.schema import ObjectiveSettings
 
@@ -15,7 +15,9 @@ KEY = "objective.extra_terms"
 HINT = "a group computes its losses with torch alone, differentiable in forward mode"
 
 
-def build_terms(settings: ObjectiveSettings, num_exits: int, num_classes: int) -> Terms:
+def build_terms(
+    settings: ObjectiveSettings, num_exits: int, num_classes: int, device: torch.device
+) -> Terms:
     """The terms that ``settings`` describe.
 
     Raises:
@@ -26,9 +28,21 @@ def build_terms(settings: ObjectiveSettings, num_exits: int, num_classes: int) -
         group = call_factory(KEY, name, {"num_exits": num_exits}, {}, TermGroup)  # type: ignore[type-abstract]
         _try_out(name, group, num_exits, num_classes)
         extra.append(group)
+    annealing = None
+    if settings.temperature_growth is not None:
+        annealing = Annealing(
+            torch.tensor(settings.temperature, device=device),
+            settings.temperature_growth,
+            settings.temperature_until,
+        )
     try:
         return Terms(
-            num_exits, settings.teachers, settings.temperature, extra, settings.label_smoothing
+            num_exits,
+            settings.teachers,
+            settings.temperature,
+            extra,
+            settings.label_smoothing,
+            annealing,
         )
     except ValueError as problem:
         raise SettingsError(f"{KEY}: {problem}") from None

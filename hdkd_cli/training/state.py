@@ -146,13 +146,15 @@ class TrainState:
         if channels_last:
             net = net.to(memory_format=torch.channels_last)
         regime = Regime(net, s.training, schedule)
-        terms = build_terms(s.objective, net.num_exits, net.num_classes)
+        terms = build_terms(s.objective, net.num_exits, net.num_classes, device)
         try:
             weights = HarmonizedWeights(
                 terms,
                 init=s.weights.init,
                 parametrisation=s.weights.parametrisation,
+                supervision_sum=s.weights.supervision_sum,
                 distillation_sum=s.weights.distillation_sum,
+                tilt=s.weights.tilt,
                 dbt_share=s.weights.dbt_share,
                 learned=s.weights.learned,
                 seed=s.training.seed,
@@ -239,6 +241,8 @@ class TrainState:
         if self.average is not None:
             optimizer |= {f"trained.{k}": p.detach() for k, p in self.net.named_parameters()}
             model = {**model, **self.average.parameters}
+        if self.terms.annealing is not None:
+            optimizer["temperature"] = self.terms.annealing.temperature
         return {
             "model": model,
             "optimizer": optimizer,
@@ -322,6 +326,8 @@ class TrainState:
                 trained = (name for name, _ in self.net.named_parameters())
                 self.average.give(self.net, {k: optimizer[f"trained.{k}"] for k in trained})
             self._learner.load_state_dict(learned)
+            if self.terms.annealing is not None:
+                self.terms.annealing.temperature.copy_(optimizer["temperature"])
             progress = checkpoint.state()
             if progress.stretch_steps:
                 for name, total in self.totals.tensors().items():

@@ -78,6 +78,7 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
     weights_T = state.step_weights()
     share = 1 / len(micro_batches)
     finite = torch.ones((), dtype=torch.bool, device=state.device)
+    annealing, sureness = state.terms.annealing, torch.zeros((), device=state.device)
     optimizer.zero_grad(set_to_none=False)
     for images, labels in micro_batches:
         with autocast(state.device, state.autocast_dtype):
@@ -86,11 +87,15 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
         loss = (weights_T * terms_T).sum() * share
         torch.autograd.backward(loss * loss_scale.scale)
         finite = finite & torch.isfinite(loss.detach())
+        if annealing is not None:
+            sureness = sureness + annealing.sureness(logits_KBC.detach()) * share
         totals.loss += loss.detach()
         totals.terms_T += terms_T.detach() * share
         likeliest_B = labels if labels.ndim == 1 else labels.argmax(1)
         totals.correct_K += (logits_KBC.detach().argmax(-1) == likeliest_B).float().mean(1) * share
     totals.steps += 1
+    if annealing is not None:
+        annealing.step(state.ranks.mean(sureness))
 
     if state.ranks.size > 1:
         finite = _average_over_ranks(state, finite)

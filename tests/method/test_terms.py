@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 
 from hdkd_cli.method import Terms, cross_entropies, forward_mode
-from hdkd_cli.method.terms import taught_pairs
+from hdkd_cli.method.terms import Annealing, taught_pairs
 
 K, B, C = 4, 6, 5
 TEACHERS = ("none", "last", "later")
@@ -112,3 +112,40 @@ def test_confident_wrong_exits_stay_finite():
     (gradient,) = torch.autograd.grad(terms_T.sum(), logits)
     assert terms_T.isfinite().all()
     assert gradient.isfinite().all()
+
+
+def test_an_ensemble_teaches_every_exit():
+    """Against torch's own divergence, exit by exit."""
+    logits_KBC, labels_B = torch.randn(3, 5, 7, dtype=torch.float64), torch.zeros(5).long()
+    terms = Terms(3, "ensemble", 2.0)
+    assert terms.names[3:] == ("kd[all->1]", "kd[all->2]", "kd[all->3]")
+    teacher_BC = (logits_KBC / 2).softmax(-1).mean(0)
+    expected = [
+        4 * F.kl_div((logits_BC / 2).log_softmax(-1), teacher_BC, reduction="batchmean")
+        for logits_BC in logits_KBC
+    ]
+    torch.testing.assert_close(terms(logits_KBC, labels_B)[3:], torch.stack(expected))
+
+
+def test_an_ensemble_is_no_pupil_of_its_exits():
+    logits_KBC = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    Terms(2, "ensemble", 1.0)(logits_KBC, torch.zeros(3).long())[2].backward()
+    assert logits_KBC.grad[0].any()
+    assert not logits_KBC.grad[1].any()  # the second exit teaches the first, and hears nothing
+
+
+def test_the_temperature_rises_while_the_last_exit_is_sure():
+    """T by hand, as Phuong & Lampert's loop moves it after each batch."""
+    annealing = Annealing(torch.tensor(1.0), growth=1.05, until=0.5)
+    terms = Terms(2, "last", 3.0, annealing=annealing)
+    by_hand = 1.0
+    for step in range(60):
+        logits_KBC = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(step)) * 3
+        labels_B = torch.zeros(8).long()
+        same = Terms(2, "last", by_hand)(logits_KBC, labels_B)
+        torch.testing.assert_close(terms(logits_KBC, labels_B), same, rtol=1e-4, atol=1e-6)
+        sure = (logits_KBC[-1] / by_hand).softmax(1).amax(1).mean()
+        annealing.step(annealing.sureness(logits_KBC))
+        by_hand *= 1.05 if sure > 0.5 else 1.0
+        assert float(annealing.temperature) == pytest.approx(by_hand, rel=1e-5)
+    assert by_hand > 1.5

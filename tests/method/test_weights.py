@@ -14,7 +14,9 @@ def make(num_exits=4, teachers="later", **changes):
     options = {
         "init": "balanced",
         "parametrisation": "exp",
+        "supervision_sum": None,
         "distillation_sum": None,
+        "tilt": 0.0,
         "dbt_share": 0.5,
         "learned": True,
         "seed": 0,
@@ -60,7 +62,8 @@ def test_uniform_is_exactly_one(parametrisation, teachers):
 
 @pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_dbt(parametrisation, share):
+def test_dbt_has_the_weights_of_its_authors_code(parametrisation, share):
+    """There, all labels share 1 − C, distillation has C, and everything is times 2 · 5 / K."""
     weights_T = make(
         init="dbt",
         teachers="last",
@@ -69,7 +72,22 @@ def test_dbt(parametrisation, share):
         learned=False,
         parametrisation=parametrisation,
     )()
-    assert torch.equal(weights_T, torch.tensor([1 - share, 1 - share, 1.0, share, share]))
+    expected_T = 10 / 3 * torch.tensor([1 - share] * 3 + [share] * 2)
+    torch.testing.assert_close(weights_T, expected_T)
+
+
+def test_dbt_of_five_exits_weighs_everything_with_one():
+    torch.testing.assert_close(make(5, init="dbt", teachers="last")(), torch.ones(9))
+
+
+def test_labels_weigh_what_they_are_given_and_tilt_towards_late_exits():
+    weights_T = make(supervision_sum=6.0, tilt=0.5)()
+    labels_K = weights_T[:4]
+    torch.testing.assert_close(labels_K.sum(), torch.tensor(6.0))
+    torch.testing.assert_close(labels_K[3] / labels_K[0], torch.tensor(1.0).exp())
+    ratios = labels_K[1:] / labels_K[:-1]
+    torch.testing.assert_close(ratios, ratios[0].expand(3))
+    torch.testing.assert_close(weights_T[4:], make()()[4:])
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -133,6 +151,8 @@ def test_the_learned_vector_is_the_log_or_softmax_argument_counted_from_its_star
     [
         ({"init": "dbt"}, "teachers 'last'"),
         ({"init": "dbt", "teachers": "last", "distillation_sum": 1.0}, "does not apply"),
+        ({"init": "uniform", "tilt": 0.1}, "tilt does not apply"),
+        ({"init": "uniform", "supervision_sum": 1.0}, "supervision_sum does not apply"),
         ({"init": "uniform", "distillation_sum": 1.0}, "does not apply"),
         ({"init": "dbt", "teachers": "last", "dbt_share": 0.0}, "dbt_share"),
         ({"init": "dbt", "teachers": "last", "dbt_share": 1.0}, "dbt_share"),
