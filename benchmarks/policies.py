@@ -23,10 +23,10 @@ from hdkd_cli.evaluation.calibration import (
     Reading,
     fit_policy,
 )
-from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
-from hdkd_cli.evaluation.optimal import optimal_family
+from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family
+from hdkd_cli.evaluation.policies.optimal import optimal_family
+from hdkd_cli.evaluation.policies.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.policy import ExitPolicy
-from hdkd_cli.evaluation.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import Scores, read_scores
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
 from hdkd_cli.evaluation.table import ExitTable, tabulate

@@ -14,7 +14,7 @@ from claims import finish
 from harness import in_turn, options, spread
 
 from hdkd_cli.evaluation.combination import fixed_combination
-from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
+from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import simulate
 from hdkd_cli.evaluation.table import ExitTable, tabulate

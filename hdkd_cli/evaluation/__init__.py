@@ -1,9 +1,19 @@
 """Evaluation: one pass over a split gives `Scores`; everything else is a pure function of them.
 
-`collect` network → scores · `scores` the exchange file · `of_run` a run's scores, kept and reused ·
-`combination`, `temperature`, `confidence` how an exit is read · `table` what policies work on ·
-`fitted` weights and temperatures by likelihood · `anytime` each exit alone ·
-`geometric`, `optimal`, `risk` thresholds · `calibration` scores → policy ·
-`policy` its one reader and writer · `simulate` policy × scores → record ·
-`compatibility` what belongs together · `budget` reading "0.4" and "30M".
+collect         network → scores
+scores          the exchange file
+combination     how the logits of the exits so far are averaged; fitted: by likelihood
+temperature     by what they are divided
+confidence      how sure an exit is; a table, and those from outside
+table           scores as policies read them
+reliability     confidence against accuracy
+anytime         each exit alone, each class by itself
+policies        how thresholds are found: geometric, optimal, risk
+calibration     scores → policy; the table of policies, and those from outside
+policy          its one reader and writer
+operating_point one point out of a family
+simulate        policy × scores → record
+compare         runs side by side; bootstrap over images, paired over seeds
+compatibility   what belongs together
+budget          reading "0.4" and "30M"
 """

@@ -15,8 +15,9 @@ from hdkd_cli.evaluation.anytime import auroc
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compatibility import refuse_test_split
 from hdkd_cli.evaluation.fitted import fitted_combination
-from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, within_budget
-from hdkd_cli.evaluation.optimal import optimal_family, optimal_within
+from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family, within_budget
+from hdkd_cli.evaluation.policies.optimal import optimal_family, optimal_within
+from hdkd_cli.evaluation.policies.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.policy import (
     Combination,
     ExitPolicy,
@@ -25,7 +26,6 @@ from hdkd_cli.evaluation.policy import (
     OperatingPoint,
     add_policy,
 )
-from hdkd_cli.evaluation.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable, tabulate

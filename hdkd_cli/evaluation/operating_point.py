@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hdkd_cli.evaluation.geometric import within_budget
+from hdkd_cli.evaluation.policies.geometric import within_budget
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import mean_cost, simulate

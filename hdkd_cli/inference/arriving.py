@@ -19,7 +19,7 @@ from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
 
 IDLE_SECONDS = 1.0
-"""What waits for company after this time goes on without it."""
+"""A batch that is not full is handed on if no further image comes in this time."""
 
 
 class Arrived(NamedTuple):

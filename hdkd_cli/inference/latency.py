@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.inference.early_exit import EarlyExit, Walk
-from hdkd_cli.inference.ready import memory_order
-from hdkd_cli.inference.regroup import Regrouped
+from hdkd_cli.inference.fold import memory_order
+from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.inference.timing import LEAST_ROUNDS, in_turn, seconds_of, synchronise
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts

@@ -21,9 +21,9 @@ from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.policy import ExitPolicy, FittedOn, OperatingPoint
 from hdkd_cli.inference.arriving import batches_of
 from hdkd_cli.inference.early_exit import EarlyExit, Exited
+from hdkd_cli.inference.fold import memory_order
 from hdkd_cli.inference.latency import device_of
-from hdkd_cli.inference.ready import memory_order
-from hdkd_cli.inference.regroup import Regrouped
+from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.records import ClassProbability, Prediction
 from hdkd_cli.settings.schema import DataSettings

@@ -120,7 +120,9 @@ class Network:
                 stays_B = ~leaves_B
                 staying_B = staying_B[stays_B]
                 state, seen = [x[stays_B] for x in state], [x[stays_B] for x in seen]
-        if np.isnan(exited.confidence_B).any():  # nobody is surer than not a number: all arrive
+        if np.isnan(
+            exited.confidence_B
+        ).any():  # NaN reaches no threshold: those images arrive here
             raise Unusable("the logits are NaN or infinite: this network did not train")
         return exited
 

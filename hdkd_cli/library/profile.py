@@ -8,7 +8,7 @@ from pathlib import Path
 from hdkd_cli.data import open_data
 from hdkd_cli.devices import describe_device, resolve_device
 from hdkd_cli.inference import latency
-from hdkd_cli.inference.ready import deployed
+from hdkd_cli.inference.fold import deployed
 from hdkd_cli.library.evaluated import Tell, quiet
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts, measure_costs

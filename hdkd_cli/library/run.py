@@ -31,8 +31,8 @@ from hdkd_cli.evaluation.scores import Scores, read_scores, write_scores
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import exported_latency, latency, measured
 from hdkd_cli.inference.export import export, refuse_target
+from hdkd_cli.inference.fold import deployed, memory_order
 from hdkd_cli.inference.predictor import Predictor, Transform, last_exit
-from hdkd_cli.inference.ready import deployed, memory_order
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.library.evaluated import Evaluated, read_policy_file
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from score_tables import exit_tables
 
 from hdkd_cli.errors import BudgetError
-from hdkd_cli.evaluation.geometric import (
+from hdkd_cli.evaluation.policies.geometric import (
     PUBLISHED_RHOS,
     family,
     target_counts,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from score_tables import exit_tables
 
 from hdkd_cli.errors import BudgetError
-from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, limits, within_budget
-from hdkd_cli.evaluation.optimal import (
+from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family, limits, within_budget
+from hdkd_cli.evaluation.policies.optimal import (
     along,
     ascend,
     best_path,

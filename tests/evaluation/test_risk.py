@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_tables import exit_tables
 
-from hdkd_cli.evaluation.risk import binomial_cdf, last_safe, losses, promise, safe_to_fast
+from hdkd_cli.evaluation.policies.risk import binomial_cdf, last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.simulate import simulate
 from hdkd_cli.evaluation.table import ExitTable
 

@@ -15,7 +15,7 @@ import hdkd_cli.evaluation
 from hdkd_cli.evaluation.calibration import fit_policy
 from hdkd_cli.evaluation.combination import combine, fixed_combination
 from hdkd_cli.evaluation.confidence import confidence
-from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family
+from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.policy import OperatingPoint
 from hdkd_cli.evaluation.simulate import (
     budget,

@@ -15,8 +15,8 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference.early_exit import EarlyExit
-from hdkd_cli.inference.ready import folded
-from hdkd_cli.inference.regroup import Regrouped
+from hdkd_cli.inference.fold import folded
+from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.models.contract import MultiExitNet, Stage
 
 K, N, C, WIDTH = 4, 60, 5, 6

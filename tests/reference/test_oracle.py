@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import fit_policy
 from hdkd_cli.evaluation.combination import fixed_combination
-from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, within_budget
-from hdkd_cli.evaluation.optimal import optimal_within
-from hdkd_cli.evaluation.risk import last_safe, losses, promise, safe_to_fast
+from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family, within_budget
+from hdkd_cli.evaluation.policies.optimal import optimal_within
+from hdkd_cli.evaluation.policies.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import read_scores
 from hdkd_cli.evaluation.simulate import budget, mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable

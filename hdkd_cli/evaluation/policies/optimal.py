@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.evaluation.geometric import PUBLISHED_RHOS, family, limits, within_budget
+from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family, limits, within_budget
 from hdkd_cli.evaluation.simulate import mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable
 

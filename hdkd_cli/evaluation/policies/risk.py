@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdkd_cli.choices import GuaranteeKind, RiskKind
-from hdkd_cli.evaluation.geometric import family, limits
+from hdkd_cli.evaluation.policies.geometric import family, limits
 from hdkd_cli.evaluation.policy import Guarantee
 from hdkd_cli.evaluation.simulate import simulate
 from hdkd_cli.evaluation.table import ExitTable
