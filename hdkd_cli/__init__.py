@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hdkd_cli.library.training import resume as resume
     from hdkd_cli.library.training import train as train
     from hdkd_cli.method.harmonizer import Harmonizer as Harmonizer
+    from hdkd_cli.method.terms import Term as Term
+    from hdkd_cli.method.terms import TermGroup as TermGroup
     from hdkd_cli.method.terms import Terms as Terms
     from hdkd_cli.method.validation import BalancedValidation as BalancedValidation
     from hdkd_cli.method.weights import HarmonizedWeights as HarmonizedWeights
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from hdkd_cli.records import Comparison as Comparison
     from hdkd_cli.records import Prediction as Prediction
     from hdkd_cli.records import Profile as Profile
+    from hdkd_cli.testing import check_network as check_network
 
 # Where each name is; it is imported when it is first used.
 _PLACES = {
@@ -62,7 +65,10 @@ _PLACES = {
     "ScoreFile": "library.evaluated",
     "Scores": "evaluation.scores",
     "Stage": "models.contract",
+    "Term": "method.terms",
+    "TermGroup": "method.terms",
     "Terms": "method.terms",
+    "check_network": "testing",
     "compare": "library.compare",
     "register_confidence": "evaluation.confidence",
     "register_policy": "evaluation.calibration",
@@ -88,8 +94,11 @@ __all__ = [
     "ScoreFile",
     "Scores",
     "Stage",
+    "Term",
+    "TermGroup",
     "Terms",
     "__version__",
+    "check_network",
     "compare",
     "load",
     "register_confidence",

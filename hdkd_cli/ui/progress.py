@@ -223,7 +223,7 @@ def opening_lines(event: RunStarted) -> list[str]:
         f"images: {images}",
     ]
     if event.weight_updates:
-        lines.append(f"the weights of the loss terms are updated {event.weight_updates:,} times")
+        lines.append(f"updates of the loss weights: {event.weight_updates:,}")
     if event.first_step:
         lines.append(f"going on after step {event.first_step} of {event.total_steps}")
     return lines + [f"note: {note}" for note in event.notes]

@@ -21,8 +21,8 @@ ANY = pytest.CaptureFixture[str]
 PUBLIC = {
     "Anytime", "BalancedValidation", "Budget", "Comparison", "EarlyExit", "ExitPolicy",
     "HarmonizedWeights", "Harmonizer", "HdkdError", "Model", "MultiExitNet", "Prediction",
-    "Profile", "Run", "ScoreFile", "Scores", "Stage", "Terms", "__version__", "compare", "load",
-    "register_confidence", "register_policy", "resume", "train",
+    "Profile", "Run", "ScoreFile", "Scores", "Stage", "Term", "TermGroup", "Terms", "__version__",
+    "check_network", "compare", "load", "register_confidence", "register_policy", "resume", "train",
 }  # fmt: skip
 
 

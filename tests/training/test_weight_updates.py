@@ -96,7 +96,7 @@ def test_an_update_that_was_not_applied_is_counted_told_and_drawn(tmp_path):
         True, False, True, True, True, True,
     ]  # fmt: skip
     assert [event.weight_updates_left_out for event in of(StepLogged, events)] == [0, 1, 1, 1]
-    assert "the weights of the loss terms are updated 6 times" in lines
+    assert "updates of the loss weights: 6" in lines
     (told,) = [line for line in lines if "not applied" in line]
     assert told.startswith("note: updates of the weights that were not applied: 1 ")
     assert told in console.file.getvalue()
