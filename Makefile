@@ -1,6 +1,8 @@
 # make demo   train, calibrate and read the budget table of the bundled digits
 # make test   the default test suite        make test-slow   what starts many processes
-# make lint   ruff and mypy --strict        make clean       remove .venv and caches
+# make lint   ruff, mypy --strict, and whether generated pages are stale
+# make docs   docs/ as a site in site/, every link checked
+# make reference  write the generated pages anew        make clean  remove .venv and caches
 # make bench  measure the claims about speed and memory on this CPU, in less than ten minutes
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -10,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow bench lint docs docs-check reference clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml
@@ -36,10 +38,20 @@ test-slow: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py
 
-lint: $(READY)
+lint: docs-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs-check: $(READY)
+	$(BIN)/python scripts/build_reference.py --check
+
+reference: $(READY)
+	$(BIN)/python scripts/build_reference.py
+
+docs: docs-check
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -d site/.doctrees docs site
+	@echo "open site/index.html"
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf site $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
