@@ -3,8 +3,8 @@
     python benchmarks/bench.py [--only step_cpu ...]
 
 Each script runs in a process of its own with few rounds, all of them together in less than ten
-minutes on two quiet cores. They write benchmarks/results; the table, docs/performance.md
-and the README's section "Performance" are made from that.
+minutes on two quiet cores. They write benchmarks/results; the table and
+docs/performance.md are made from that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from claims import findings, records, table
-from readme import rewrite
+from performance import rewrite
 
 HERE = Path(__file__).parent
 BOUNDED: dict[str, tuple[str, ...]] = {
@@ -33,7 +33,7 @@ BOUNDED: dict[str, tuple[str, ...]] = {
 
 
 def main() -> None:
-    """Run them, print the table, bring README and docs up to date."""
+    """Run them, print the table, bring docs/performance.md up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=BOUNDED, action="append")
     parser.add_argument("--data-dir", help="CIFAR-100 for startup.py; default: random pictures")

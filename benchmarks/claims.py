@@ -44,13 +44,6 @@ class Finding:
         median = self.measured["median"]
         return median >= self.target if self.at_least else median <= self.target
 
-    @property
-    def margin(self) -> float:
-        """How far beyond the target the median is, as a factor; below 1: the target is missed."""
-        assert self.target is not None
-        median = self.measured["median"]
-        return median / self.target if self.at_least else self.target / median
-
     def cells(self) -> tuple[str, str, str, str]:
         """The row: claim, measured, target, verdict."""
         low, high = self.measured["min"], self.measured["max"]

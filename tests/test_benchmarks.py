@@ -23,7 +23,7 @@ import harness
 import memory
 import overhead
 import pipeline
-import readme
+import performance
 import startup
 import step_cpu
 import thresholds
@@ -262,21 +262,16 @@ def test_readers_agree_with_what_the_scripts_measure(results):
     assert [len(list(claims.READERS[name](record))) for name, record in made.items()] == [2, 2]
 
 
-def test_what_furthest_from_a_target_means():
-    assert finding(1.2, 1.5, at_least=True).margin == pytest.approx(0.8)
-    assert finding(1.2, 1.5).margin == pytest.approx(1.25)
-
-
 def test_the_sections_are_replaced_and_nothing_else():
-    text = f"above\n{readme.BEGIN}\nold\n{readme.END}\nbetween\n{readme.BEGIN}{readme.END}\nbelow\n"
-    once = readme.replaced(text, ["new", "newer"])
+    text = f"above\n{performance.BEGIN}\nold\n{performance.END}\nbetween\n{performance.BEGIN}{performance.END}\nbelow\n"
+    once = performance.replaced(text, ["new", "newer"])
     assert "old" not in once
     assert once.startswith("above\n")
     assert once.endswith("\nbelow\n")
     assert once.index("new\n") < once.index("between") < once.index("newer")
-    assert readme.replaced(once, ["new", "newer"]) == once
+    assert performance.replaced(once, ["new", "newer"]) == once
     with pytest.raises(ValueError, match="argument 2 is longer"):
-        readme.replaced(text, ["new"])
+        performance.replaced(text, ["new"])
 
 
 # gpu: everything but the GPU itself

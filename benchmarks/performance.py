@@ -1,8 +1,8 @@
-"""Write the tables of docs/performance.md and of README.md from the records in results/.
+"""Write the tables of docs/performance.md from the records in results/.
 
-    python benchmarks/readme.py
+    python benchmarks/performance.py
 
-tests/test_readme.py compares both with what this makes.
+tests/test_documents.py compares them with what this makes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from claims import READERS, Finding, Record, findings, records
 from hdkd_cli.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN = "<!-- made by benchmarks/readme.py from benchmarks/results; do not edit -->"
-END = "<!-- end of what benchmarks/readme.py makes -->"
+BEGIN = "<!-- made by benchmarks/performance.py from benchmarks/results; do not edit -->"
+END = "<!-- end of what benchmarks/performance.py makes -->"
 _HOW = (
     "Median (smallest to largest) over rounds in which what is compared takes turns; bytes are "
     "counted,\nnot timed. A target is met if the median meets it.\n"
@@ -26,21 +26,12 @@ _HOW = (
 def sections(found: Mapping[str, Record]) -> dict[str, list[str]]:
     """File → what stands between its pairs of marks."""
     claims = "\n".join([_HOW, *_table(findings(found)), "", *_origins(found)])
-    summary = "\n".join([_HOW, *_table(list(_furthest(found)))])
-    return {"docs/performance.md": [claims, _memory(found["memory"])], "README.md": [summary]}
+    return {"docs/performance.md": [claims, _memory(found["memory"])]}
 
 
 def _table(rows: Sequence[Finding]) -> Iterator[str]:
     yield "| claim | measured | target | |\n|---|---|---|---|"
     yield from (f"| {' | '.join(finding.cells())} |" for finding in rows)
-
-
-def _furthest(found: Mapping[str, Record]) -> Iterator[Finding]:
-    """Of each record, the finding that is furthest from its target."""
-    for name, record in found.items():
-        promised = [finding for finding in READERS[name](record) if finding.target is not None]
-        if promised:
-            yield min(promised, key=lambda finding: finding.margin)
 
 
 def _origins(found: Mapping[str, Record]) -> Iterator[str]:
@@ -87,7 +78,7 @@ def replaced(text: str, made: Sequence[str]) -> str:
 
 
 def rewrite() -> None:
-    """Bring both files up to date."""
+    """Bring the file up to date."""
     for name, made in sections(records()).items():
         write_text(ROOT / name, replaced((ROOT / name).read_text(), made))
 
