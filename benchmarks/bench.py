@@ -44,7 +44,7 @@ def main() -> None:
         if name == "startup" and arguments.data_dir:
             options += ["--data-dir", arguments.data_dir]
         print(f"== {name} {' '.join(options)}", flush=True)
-        quiet = {**os.environ, "KINETO_LOG_LEVEL": "99"}  # torch's profiler talks to itself
+        quiet = {**os.environ, "KINETO_LOG_LEVEL": "99"}  # torch's profiler logs to stderr
         command = [sys.executable, str(HERE / f"{name}.py"), *options]
         subprocess.run(command, check=True, env=quiet)
         print(f"({time.perf_counter() - began:.0f} s so far)", flush=True)

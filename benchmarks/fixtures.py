@@ -29,7 +29,7 @@ NETS = {
 
 
 def cifar_like(settings: Settings, classes: int = 100) -> ImageData:
-    """Random pictures in CIFAR's format: 60 a class."""
+    """Random pictures in CIFAR's format: 60 per class."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (60 * classes, 32, 32, 3), dtype=np.uint8)
     labels = torch.arange(len(pixels)) % classes

@@ -122,7 +122,7 @@ def gradients(device: torch.device, precision: str) -> dict[str, torch.Tensor]:
 
 
 def recipe(name: str, device: torch.device, steps: int, *, compiled: bool) -> Row:
-    """Seconds a step of a preset in bf16 with the default interval, and what 300 epochs take."""
+    """Seconds per step of a preset in bf16 with the default interval, and what 300 epochs take."""
     model, batch, target = RECIPES[name]
     settings = settings_for(model, batch, "hdkd", precision="bf16", compile=compiled)
     began = time.perf_counter()
@@ -134,7 +134,7 @@ def recipe(name: str, device: torch.device, steps: int, *, compiled: bool) -> Ro
     per_step = spread([s / steps for s in seconds])
     minutes = per_step["median"] * (TRAINING_IMAGES // batch) * EPOCHS / 60
     print(
-        f"{name:22} {'compiled' if compiled else 'eager':8} {show(per_step, 5)} s a step, "
+        f"{name:22} {'compiled' if compiled else 'eager':8} {show(per_step, 5)} s per step, "
         f"{EPOCHS} epochs in {minutes:.1f} min (target {target:g}), warm-up {warmup:.0f} s",
         flush=True,
     )

@@ -32,7 +32,7 @@ NETS = {
     "cifar100-msdnet7": (100, 64),
     "imagenet-msdnet5-step4": (1000, 8),
 }
-"""Preset → classes, and images a step."""
+"""Preset → classes, and images per step."""
 TARGET_PEAK = 1.1
 TARGET_KEEPS = 1.01
 

@@ -136,7 +136,7 @@ def risks(val: Scores, pool: Scores, delta: float) -> list[dict[str, object]]:
 
 
 def seconds_of_families(exits: int, samples: int) -> dict[str, dict[str, float]]:
-    """Time to find and simulate each whole family, on a synthetic table nobody has sorted yet.
+    """Time to find and simulate each whole family, on a synthetic table that is not sorted yet.
 
     One thread: where CPU time is less than wall time, something else had the core.
     """

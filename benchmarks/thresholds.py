@@ -31,7 +31,7 @@ def synthetic(exits: int, samples: int, classes: int) -> Scores:
 
 
 def fit(table: ExitTable) -> None:
-    """All 39 points, thresholds and what they do, from a table nobody has sorted yet."""
+    """All 39 points, thresholds and what they do, from a table that is not sorted yet."""
     fresh = ExitTable(table.confidence_KN, table.prediction_KN, table.labels_N, table.macs_K)
     simulate(fresh, family(fresh, PUBLISHED_RHOS))
 

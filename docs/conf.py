@@ -1,4 +1,4 @@
-"""The site of these pages: ``make docs``. Sphinx reads the Markdown as it is; nothing is fetched."""
+"""The site of these pages (``make docs``): Markdown as it is, and nothing is fetched."""
 
 project = "hdkd"
 author = "hdkd"

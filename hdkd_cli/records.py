@@ -1,4 +1,4 @@
-"""Everything that is printed or written as data: one class a shape, one schema id a class.
+"""Everything that is printed or written as data: one class per shape, one schema id per class.
 
 A shape may gain fields, none is renamed or removed: a reader ignores what it does not know.
 Policies are records too; they are in `evaluation.policy`, beside what checks them. Imports no

@@ -22,8 +22,8 @@ import growth
 import harness
 import memory
 import overhead
-import pipeline
 import performance
+import pipeline
 import startup
 import step_cpu
 import thresholds
@@ -263,7 +263,8 @@ def test_readers_agree_with_what_the_scripts_measure(results):
 
 
 def test_the_sections_are_replaced_and_nothing_else():
-    text = f"above\n{performance.BEGIN}\nold\n{performance.END}\nbetween\n{performance.BEGIN}{performance.END}\nbelow\n"
+    begin, end = performance.BEGIN, performance.END
+    text = f"above\n{begin}\nold\n{end}\nbetween\n{begin}{end}\nbelow\n"
     once = performance.replaced(text, ["new", "newer"])
     assert "old" not in once
     assert once.startswith("above\n")

@@ -72,7 +72,7 @@ DownloadOption = Annotated[
     typer.Option("--download", help="Fetch the images if they are not there (CIFAR)."),
 ]
 BatchSizeOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images a forward pass.")
+    int | None, typer.Option("--batch-size", min=1, help="Images per forward pass.")
 ]
 
 TrustOption = Annotated[

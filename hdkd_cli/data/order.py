@@ -88,7 +88,7 @@ class Order:
 
     Attributes:
         split: The images.
-        batch_size: Images a step, over all ranks.
+        batch_size: Images per step, over all ranks.
         seed: Of the shuffles.
         share: What of each batch is read here.
     """

@@ -41,7 +41,7 @@ def read_image(path: Path) -> Image.Image:
             the message names it.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for somebody to write
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block until it is written to
             raise DataError("is not a regular file")
         return decode_image(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Anytime prediction: how good each exit is when everybody leaves there.
+"""Anytime prediction: how good each exit is when all samples leave there.
 
 K exits, N samples, C classes.
 """

@@ -41,7 +41,7 @@ def paired_difference(ours_N: ArrayLike, theirs_N: ArrayLike, *, seed: int = 0) 
     """mean(ours) − mean(theirs) on the same samples, with its 95 % interval.
 
     Args:
-        ours_N: A value a sample (whether it was right, say).
+        ours_N: One value per sample (whether it was right, say).
         theirs_N: The same samples' values on the other side, in the same order.
         seed: Of the resampling: the same interval every time.
     """

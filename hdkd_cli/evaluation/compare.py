@@ -1,8 +1,8 @@
 """Trained networks side by side: how far each is from the first, and whether that is noise.
 
 All numbers are accuracies on the same images, exit by exit, and with every policy that all of them
-have at equal budgets (evaluation, section 6). An interval over images is a paired bootstrap; an
-interval over seeds needs several runs of a method (`paired`).
+have at equal budgets (docs/concepts/policies-and-guarantees.md). An interval over images is a
+paired bootstrap; an interval over seeds needs several runs of a method (`paired`).
 K exits, N samples, S seeds, P operating points, B budgets.
 """
 
@@ -69,7 +69,7 @@ class Curve:
         return cls(policy, table.correct_KN[0], prediction_PN == table.labels_N)
 
     def within(self, budget_macs: float) -> NDArray[np.bool_]:
-        """Who is classified correctly, (N,), at the best validation point within a budget.
+        """Which samples are right, (N,), at the best validation point within a budget.
 
         Below the policy's cheapest point all samples leave at the first exit [ours].
         """

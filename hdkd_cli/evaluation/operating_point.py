@@ -1,4 +1,4 @@
-"""One operating point out of a family (evaluation, section 6)."""
+"""One operating point out of a family (docs/concepts/policies-and-guarantees.md)."""
 
 from __future__ import annotations
 

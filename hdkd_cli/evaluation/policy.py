@@ -99,7 +99,7 @@ class OperatingPoint(Part):
     """The budget it was made for, if it was made for one."""
     thresholds: tuple[Threshold | None, ...]
     """(K−1,): leave at exit k if its confidence is at least this; None: exit k is not used.
-    The last exit takes everybody who is left."""
+    The last exit takes all samples that are left."""
     val_macs: PositiveFloat
     """Mean cost."""
     val_top1_pct: Annotated[float, Field(ge=0, le=100)]

@@ -153,7 +153,7 @@ def read_scores(path: Path) -> Scores:
         if costs_K.dtype != torch.int64 or costs_K.ndim != 1:
             raise ScoresError(
                 f"{path}: {name} is {costs_K.dtype} of shape {tuple(costs_K.shape)}, "
-                "int64 of one entry an exit is needed"
+                "int64 with one entry per exit is needed"
             )
         costs[f"{name}_K"] = tuple(costs_K.tolist())
     try:

@@ -74,7 +74,7 @@ def batches_of(
     pool = ThreadPoolExecutor(threads)
 
     def listen() -> None:
-        with suppress(RuntimeError):  # the pool was closed: nobody wants more
+        with suppress(RuntimeError):  # the pool was closed: no more images are wanted
             try:
                 for name in names:
                     coming.put(pool.submit(read, name))

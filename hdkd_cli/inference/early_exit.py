@@ -150,7 +150,7 @@ class Walk:
         self.net = net.eval()
         self.policy = policy
         self.keep_logits = keep_logits
-        # The last exit takes everybody: no confidence is below 0.
+        # The last exit takes all samples: no confidence is below 0.
         self.threshold_K: list[float] = [*threshold_array([point])[0].tolist(), 0.0]
         weights = policy.combination.weights
         used = [k for k, threshold in enumerate(self.threshold_K) if threshold < math.inf]
@@ -193,7 +193,7 @@ class Walk:
         return left.only(leave), _narrowed(going, stay)
 
     def _combined(self, k: int, logits: dict[int, Tensor], like: Tensor) -> Tensor:
-        """What exit ``k`` says; logits that nobody kept have no weight there."""
+        """What exit ``k`` says; logits that were not kept have no weight there."""
         seen = [logits.get(j, like) for j in range(k + 1)]
         return combine(seen, self.policy.combination, self.policy.temperatures[k])
 

@@ -1,4 +1,4 @@
-"""Taking a network elsewhere: one program a stage, the policy, the labels, and a runner.
+"""Taking a network elsewhere: one program per stage, the policy, the labels, and a runner.
 
 A program takes the entries of the state that its stage reads, and returns the logits and the
 entries that later stages read, in the order in which the next program takes them. Nothing in the

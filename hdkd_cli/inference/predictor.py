@@ -105,7 +105,7 @@ def listed(images: AnyImage | Sequence[AnyImage] | Tensor) -> list[AnyImage]:
 
 
 def last_exit(macs_K: Sequence[int]) -> ExitPolicy:
-    """The policy of those who have none: all images take the last exit. It was fitted on nothing.
+    """What stands in for a missing policy: all images take the last exit. Fitted on nothing.
 
     Args:
         macs_K: Cost of each exit.

@@ -2,7 +2,7 @@
 
     python run.py IMAGE ... [--batch-size N] [--threads N]
 
-Prints one JSON line an image. Needs numpy, pillow, and onnxruntime; torch in its place if the
+Prints one JSON line per image. Needs numpy, pillow, and onnxruntime; torch in its place if the
 programs beside this file end in .pt2. From Python: ``Network(folder).classify(images_BCHW)``.
 Exit codes: 0 all went well, 2 wrong usage, 3 an image or a file cannot be read.
 

@@ -23,7 +23,7 @@ class Regrouped:
         net: The network; it is put into evaluation mode.
         policy: When to leave.
         point: One of its operating points; None: the one of highest validation accuracy.
-        batch_size: Samples a stage runs on.
+        batch_size: Samples per pass of a stage.
         keep_logits: Hand out what the exits said, too.
 
     Raises:

@@ -40,7 +40,7 @@ Tell = Callable[[str], object]
 
 
 def quiet(sentence: str) -> None:
-    """Tell nobody."""
+    """Drop a note."""
 
 
 def warn(sentence: str) -> None:

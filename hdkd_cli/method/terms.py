@@ -211,7 +211,7 @@ class Terms:
 
     Args:
         num_exits: K.
-        teachers: Who teaches exit i: nobody, the last exit, or all later exits.
+        teachers: Which exits teach exit i: none, the last, or all later ones.
         temperature: T > 0.
         extra: Further groups.
         label_smoothing: Share of each label that is spread over all classes.

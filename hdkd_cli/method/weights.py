@@ -98,7 +98,7 @@ def _summing_to(total: float, proportions: list[float]) -> list[float]:
 
 
 class HarmonizedWeights(nn.Module):
-    """γ, one positive weight a term: γ_init times a function of the learned vector.
+    """γ, one positive weight per term: γ_init times a function of the learned vector.
 
     Source: Wang & Li, AAAI 2021 (one set of learned weights over both kinds of terms); the three
     parametrisations are [ours]:

@@ -2,7 +2,7 @@
 
 settings.toml   resolved, re-creates the run
 run.json        argv, versions, device, git revision, seed, status, exit code
-metrics.jsonl   one event a line            train.log   the same for people
+metrics.jsonl   one event per line          train.log   the same for people
 checkpoints/  scores/  policies/  reports/
 """
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one event a line, append-only, cut back to a checkpoint when a run resumes."""
+"""metrics.jsonl: one event per line, append-only, cut back to a checkpoint when a run resumes."""
 
 from __future__ import annotations
 

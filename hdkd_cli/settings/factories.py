@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def _told(problem: BaseException) -> str:
-    """An exception of somebody else's code, with the place it comes from."""
+    """An exception of foreign code, with the place it comes from."""
     said = f"{type(problem).__name__}: {problem}"
     if isinstance(problem, SyntaxError):  # its text has the place
         return said

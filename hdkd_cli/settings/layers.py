@@ -9,7 +9,7 @@ beyond that:
   keys that are spelt out win over it; a higher layer's method wins over lower layers' keys.
 - A layer that changes ``data.name`` drops the lower layers' keys that describe the data set (what
   ``DATASETS`` names, ``train_per_class`` and the like): they were written for other images, and
-  would be wrong without anybody noticing. The new data set's own defaults take their place.
+  would be wrong unnoticed. The new data set's own defaults take their place.
   ``data.root`` stays: a wrong folder is noticed.
 - A layer that changes ``model.name`` drops the lower layers' model keys, but ``model.exits`` where
   the new network has it: other keys of the same name mean something else there.
@@ -199,7 +199,7 @@ def combine(layers: Iterable[Layer], problems: Sequence[Problem] = ()) -> Resolv
 
 
 def _of_pretrained(given: Layer) -> Layer:
-    """What a pretrained backbone says about its images, where nobody else does."""
+    """What a pretrained backbone says about its images, where no other layer does."""
     name, source = _name("model", given), given.get("model.pretrained")
     said = {key for key, (_, origin) in given.items() if origin != DATASET}
     if source is None or source.value is None or not isinstance(name, str):

@@ -74,9 +74,9 @@ class MSDNetSettings(AnyNetworkSettings):
     """Initial weights: the paper's He fan-out normal, or the framework's (what public code ran)."""
 
     @model_validator(mode="after")
-    def _one_factor_a_scale(self) -> Self:
+    def _one_factor_per_scale(self) -> Self:
         if len(self.growth_factors) != len(self.bottleneck_factors):
-            raise ValueError("growth_factors and bottleneck_factors must have one entry a scale")
+            raise ValueError("growth_factors and bottleneck_factors must have one entry per scale")
         return self
 
 

@@ -33,7 +33,7 @@ def _of_torchvision(model: str) -> dict[str, Any]:
 
     try:
         transform = get_model_weights(model).DEFAULT.transforms()
-    except (ValueError, AttributeError):  # no such model, or nobody trained it
+    except (ValueError, AttributeError):  # no such model, or no weights of it
         return {}
     if not hasattr(transform, "crop_size"):  # of another task
         return {}

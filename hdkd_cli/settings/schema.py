@@ -94,7 +94,7 @@ class DataSettings(Section):
     std: Triple = (0.3234, 0.3234, 0.3234)
     """Per-channel standard deviation that is divided by."""
     train_per_class: PositiveInt | None = None
-    """Training images a class; absent: all that are left. The rest is the ``reserve`` split."""
+    """Training images per class; absent: all that are left. The rest is the ``reserve`` split."""
     val_per_class: NonNegativeInt | None = 25
     """Validation images per class, held out of the training images; absent: a ``val/`` folder's, or
     a tenth of each class where there is none. 0: every image trains, which fixed weights allow."""
@@ -128,7 +128,7 @@ class DataSettings(Section):
 
 
 class ObjectiveSettings(Section):
-    """The training losses (method section 1)."""
+    """The training losses (docs/concepts/method.md, section 1)."""
 
     teachers: Teachers = "later"
     """Who teaches an exit: nobody, the last exit, all later exits, or the mean of all exits."""
@@ -150,7 +150,7 @@ class ObjectiveSettings(Section):
 
 
 class WeightSettings(Section):
-    """How much each loss counts (method section 2)."""
+    """How much each loss counts (docs/concepts/method.md, section 2)."""
 
     learned: bool = True
     """Learn the weights on validation images, or keep them as initialised."""
@@ -158,7 +158,7 @@ class WeightSettings(Section):
     """``hypergradient``: every weight, from the derivative of single steps, as in the paper;
     ``continuations``: a few shared parameters, from short continuations of training. [ours]"""
     init: WeightInit = "balanced"
-    """Initial weights: method section 2; ``uniform``: all 1; ``dbt``: Phuong & Lampert 2019."""
+    """Initial weights: docs/concepts/method.md, section 2. [ours]"""
     parametrisation: Parametrisation = "exp"
     """From the learned vector to positive weights. [ours]"""
     supervision_sum: PositiveFloat | None = None
@@ -178,7 +178,7 @@ class WeightSettings(Section):
     interval: PositiveInt = 20
     """Optimiser steps between two updates of the weights (docs/log.md says why). [ours]"""
     val_batch_size: PositiveInt | None = None
-    """Validation images an update reads; absent: a quarter of ``training.batch_size``, at least 16
+    """Validation images per update; absent: a quarter of ``training.batch_size``, at least 16
     (docs/log.md says why). [ours]"""
     alpha: Fraction = 0.5
     """Share of the absolute part in the validation objective; the rest is the ratio part."""
@@ -279,7 +279,7 @@ class TrainingSettings(Section):
     """Decay of the exponential moving average of the parameters, which is what is evaluated and
     saved, 0.999 say; 0: none."""
     batch_size: PositiveInt = 64
-    """Images an optimiser step."""
+    """Images per optimiser step."""
     accumulate: PositiveInt = 1
     """Micro-batches a step is split into."""
     precision: Precision = "fp32"
@@ -316,7 +316,7 @@ class EvaluationSettings(Section):
     """How scores are collected and read."""
 
     batch_size: PositiveInt = 256
-    """Images a forward pass."""
+    """Images per forward pass."""
     ece_bins: PositiveInt = 15
     """Equal-width bins of the expected calibration error."""
 
@@ -337,12 +337,12 @@ class Settings(Section):
 
     @property
     def val_batch_size(self) -> int:
-        """Validation images an update of the weights reads."""
+        """Validation images per update of the weights."""
         return self.weights.val_batch_size or max(16, self.training.batch_size // 4)
 
 
 _T = ObjectiveSettings().temperature
-# `method = "…"` stands for these settings (method section 4).
+# `method = "…"` stands for these settings (docs/concepts/method.md, section 4).
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
     name: {
         "model": {"static": static},

@@ -1,6 +1,6 @@
 """Code that a run folder names is imported only where the user trusts it.
 
-A run folder may come from somebody else, and its settings may name a factory,
+A run folder may come from another user, and its settings may name a factory,
 ``package.module:factory``. A module is trusted if the user's own command line, environment or
 settings file names it, or ``HDKD_TRUST_CODE`` (module names, separated by commas); with
 ``--trust-code`` all modules are that a run names. Settings that a program makes itself are its own.
@@ -65,7 +65,7 @@ def refuse_untrusted(factory: str) -> None:
     """Called before the module of ``factory`` is imported.
 
     Raises:
-        UsageError: a run names it, and nobody trusts it.
+        UsageError: a run names it, and it is not trusted.
     """
     if factory not in _named_by_runs:
         return

@@ -42,7 +42,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and talks."""
+        """Whether this is the rank that writes files and stderr."""
         return self.rank == 0
 
     def total(self, tensor: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def joined() -> Iterator[Ranks]:
     try:
         ranks = Ranks(rank, size, local_rank)
         yield ranks
-        ranks.largest(0)  # nobody hangs up while another still talks
+        ranks.largest(0)  # no rank closes its connections while another still uses them
     finally:
         # One after another, the last rank first: gloo's threads may abort the process when a
         # connection is closed from both ends at once. A rank that died is not waited for long.

@@ -83,7 +83,7 @@ class StepLogged(Event):
         terms_T: Unweighted loss terms, means over the stretch.
         weights_T: Current weight of each term.
         train_top1_pct_K: Accuracy of each exit on the augmented images of the stretch.
-        images_per_s: Training images a second over the stretch, evaluation not counted.
+        images_per_s: Training images per second over the stretch, evaluation not counted.
         skipped_steps: Updates left out so far because fp16 gradients overflowed.
         weight_updates_left_out: Updates of the weights that were due so far and were not applied.
     """

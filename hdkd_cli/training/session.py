@@ -64,7 +64,7 @@ def run_training(
     it to the others, so they need not see the folder at all.
 
     Args:
-        run: The folder; nobody else may be training it.
+        run: The folder; no other process may be training it.
         settings: The run's settings (on resume with the changes a resume allows).
         data: The images.
         device: Where to train.

@@ -41,10 +41,10 @@ def _shown(char: str) -> str:
 
 
 class Talk:
-    """The one who talks.
+    """Notes, warnings and errors on stderr.
 
     Attributes:
-        quiet: Keep notes and progress to oneself; warnings and errors are always told.
+        quiet: No notes and no progress; warnings and errors are always shown.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Talk:
         from rich.text import Text
 
         said = Text.assemble((f"{kind}:", style), f" {visible(message, lines=True)}")
-        with suppress(OSError):  # nobody hears it, which changes nothing about how it ends
+        with suppress(OSError):  # stderr is closed or full; the exit code stays
             self.console().print(said)
 
 

@@ -42,7 +42,7 @@ def emit(
         records: One record or any number of them; JSON lines are written as they come.
         form: How; None: ``table`` on a terminal, ``piped`` elsewhere.
         columns: What a table shows, in this order; empty: everything. Programs get everything.
-        piped: What a pipe gets if nobody says otherwise.
+        piped: Format for a pipe if ``form`` is None.
 
     Raises:
         OSError: stdout cannot take it (a full disk, a reader that went away).

@@ -56,7 +56,7 @@ class Pace:
 
 
 class PlainProgress:
-    """One line an epoch (and every half minute of a long one).
+    """One line per epoch (and every half minute of a long one).
 
     Args:
         write: Takes one line without its newline.

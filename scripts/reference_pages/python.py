@@ -68,6 +68,7 @@ def _signature(function: Any) -> str:
     signature = inspect.signature(function)
     parameters = [p for p in signature.parameters.values() if p.name != "self"]
     text = str(signature.replace(parameters=parameters)).replace("'", "")
+    text = re.sub(r"<function (\w+) at \w+>", r"\1", text)
     if len(text) < 80:
         return text
     inside, _, result = text[1:].rpartition(")")

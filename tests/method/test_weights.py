@@ -134,7 +134,7 @@ def test_weights_stay_positive_and_keep_their_sums(
 
 @pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)
 def test_the_learned_vector_is_the_log_or_softmax_argument_counted_from_its_start(parametrisation):
-    """γ as method section 2 writes it, from a = a_init + raw."""
+    """γ as docs/concepts/method.md, section 2, writes it, from a = a_init + raw."""
     weights = make(parametrisation=parametrisation)
     weights.raw_T += torch.linspace(-2, 3, len(weights.raw_T))
     a = weights.initial_T.log() + weights.raw_T

@@ -113,7 +113,7 @@ class Problem:
 
 
 def validation_loss(logits_KBC, labels_B):
-    """Method section 2, exit by exit."""
+    """docs/concepts/method.md, section 2, exit by exit."""
     total = 0.0
     for z, expected in zip(logits_KBC, torch.tensor(EXPECTED_LOSS), strict=False):
         ce = F.cross_entropy(z, labels_B)

@@ -40,7 +40,7 @@ class Source(ABC):
 
     Attributes:
         classes: Class names; a label is a place in this tuple.
-        keys: One name an image, unique, the same wherever the data lies.
+        keys: One name per image, unique, the same wherever the data lies.
         labels_N: int64.
         parts: Which images the data set itself calls train, val (if it has any) and test.
     """

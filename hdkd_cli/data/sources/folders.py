@@ -32,7 +32,7 @@ def open_folder(
     """List the images under ``root``; nothing is decoded.
 
     Args:
-        root: Folder that holds one folder a part.
+        root: Folder that holds one folder per part.
         layout: Part → name of its folder.
         cache: Whether what is found out about the files is kept on disk.
 

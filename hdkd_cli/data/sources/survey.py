@@ -88,7 +88,7 @@ def _look(path: str, before: Found | None, *, decode: bool) -> Found:
     stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if before is not None and before.stamp == stamp and (before.decoded or not decode):
         return before
-    if not stat.S_ISREG(status.st_mode):  # a pipe would wait for somebody to write
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block until it is written to
         return Found(stamp, nothing, "is not a regular file", True)
     try:
         content = Path(path).read_bytes()

@@ -122,5 +122,5 @@ def within_budget(table: ExitTable, budget_macs: float) -> NDArray[np.float32]:
             best, best_cost = thresholds_PK[dearest], float(cost_P[dearest])
         if len(np.unique(counts_PK, axis=0)) <= 2:
             return best
-        # At the upper bound nobody leaves early, which is too dear: a neighbour is always there.
+        # At the upper bound no sample leaves early, which costs too much: there is a next point.
         low, high = grid[affordable[-1]], grid[affordable[-1] + 1]

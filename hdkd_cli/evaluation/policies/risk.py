@@ -27,7 +27,7 @@ _RHOS = tuple(Fraction(p, 192 - p) for p in range(191, 0, -1))
 
 
 def safe_to_fast(table: ExitTable) -> NDArray[np.float32]:
-    """Thresholds (P, K−1): nobody leaves early, the geometric family by falling ρ, all leave first.
+    """Thresholds (P, K−1): none leaves early, the geometric family by falling ρ, all leave first.
 
     Fixed before a calibration sample is read.
     """

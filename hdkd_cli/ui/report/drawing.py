@@ -54,7 +54,7 @@ class Figure:
         section: Which part of a report it belongs to.
         title: What it shows, a heading.
         caption: How to read it.
-        alt: What it says to those who cannot see it.
+        alt: What it shows, in words.
         columns: Names of the data's columns, with units.
         rows: The data.
         draw: Draws it on an empty canvas.
