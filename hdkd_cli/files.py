@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def shipped(name: str) -> Path:
+    """A folder that comes with the package: inside it, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable (no effect where folders cannot be opened)."""
     try:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -19,6 +20,7 @@ from test_structure import LAYERS
 
 import hdkd_cli
 from hdkd_cli import app
+from hdkd_cli.method.terms import Terms
 from hdkd_cli.settings.networks import settings_of_network
 from hdkd_cli.settings.schema import METHODS, Settings
 
@@ -178,6 +180,14 @@ def test_the_data_set_of_the_guide_can_be_read(guide_module):
     assert source.classes == ("horizontal", "vertical")
     assert [len(source.parts[part]) for part in ("train", "test")] == [8, 4]
     assert source.image(0).size == (32, 32)
+
+
+def test_the_loss_of_the_guide_can_be_weighted(guide_module):
+    group = guide_module("docs/extending.md", "mine").group(num_exits=3)
+    terms = Terms(3, "later", 3.0, [group])
+    assert terms.names[-2:] == ("agree[2->1]", "agree[3->2]")
+    alike_KBC = torch.randn(1, 4, 5).expand(3, 4, 5)
+    assert terms(alike_KBC, torch.zeros(4, dtype=torch.int64))[-2:].tolist() == [0, 0]
 
 
 def test_python_in_the_documents_uses_public_names():

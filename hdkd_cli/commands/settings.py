@@ -50,6 +50,12 @@ def show_settings(
 
 def show_schema() -> None:
     """Print the JSON schema of all settings: types, defaults, meanings."""
+    from hdkd_cli.files import shipped
     from hdkd_cli.settings.schema import Settings
 
-    sys.stdout.write(json.dumps(Settings.model_json_schema(), indent=2) + "\n")
+    comment = (
+        "[ours] marks what the papers leave open and this project decides: docs/concepts/method.md,"
+        f" section 6. The pages that descriptions name are in {shipped('docs')}"
+    )
+    schema = {"$comment": comment, **Settings.model_json_schema()}
+    sys.stdout.write(json.dumps(schema, indent=2) + "\n")

@@ -55,10 +55,8 @@ class Preset:
 
 
 def folder() -> Path:
-    """Where the presets are: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "presets"
-    return inside if inside.is_dir() else package.parent / "presets"
+    """Where the presets are."""
+    return files.shipped("presets")
 
 
 def names() -> list[str]:

@@ -97,3 +97,7 @@ def test_schema_describes_every_section(capsys: Captured) -> None:
     schema = json.loads(capsys.readouterr().out)
     assert set(schema["properties"]) == set(Settings.model_fields)
     assert schema["$defs"]["TrainingSettings"]["properties"]["epochs"]["default"] == 30
+    # what marks in descriptions mean, and where the pages are that they name
+    page, docs = "concepts/method.md", Path(schema["$comment"].rpartition(" ")[2])
+    assert f"docs/{page}, section 6" in schema["$comment"]
+    assert "\n## 6. What the paper leaves open\n" in (docs / page).read_text()
