@@ -168,13 +168,6 @@ def guide_module(tmp_path, monkeypatch):
     return written
 
 
-def test_the_network_of_the_guide_keeps_the_contract(guide_module):
-    from hdkd_cli.testing import check_network
-
-    net = guide_module("docs/guide/your-network.md", "mynet").net(3, 5, 16, width=4)
-    assert check_network(net).num_exits == 3
-
-
 def test_the_data_set_of_the_guide_can_be_read(guide_module):
     source = guide_module("docs/guide/your-images.md", "mydata").stripes(None, images_per_class=4)
     assert source.classes == ("horizontal", "vertical")
