@@ -78,7 +78,7 @@ def _observe(net: MultiExitNet) -> tuple[list[int], list[_Run]]:
     macs_K: list[int] = []
     runs: list[_Run] = []
     with ExitStack() as stack:
-        stack.enter_context(_countable(net))
+        stack.enter_context(countable(net))
         counter = stack.enter_context(FlopCounterMode(display=False))
 
         def macs_so_far() -> int:
@@ -108,10 +108,20 @@ def _observe(net: MultiExitNet) -> tuple[list[int], list[_Run]]:
 
 
 @contextmanager
-def _countable(net: nn.Module) -> Iterator[None]:
-    """Inside, ``net`` evaluates, and through operators that the flop counter knows."""
-    with evaluating(net), torch.no_grad(), plain_attention():
-        yield
+def countable(net: nn.Module) -> Iterator[None]:
+    """Inside, ``net`` evaluates, and through operators that the flop counter knows.
+
+    Nothing requires gradients: the counter would look for those of a block that is given a
+    parameter (a class token, say) and stumble, since none are recorded.
+    """
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    net.requires_grad_(False)
+    try:
+        with evaluating(net), torch.no_grad(), plain_attention():
+            yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
 
 
 def _extra_ops(module: nn.Module, args: tuple[Any, ...], output: Any) -> int:

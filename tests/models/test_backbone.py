@@ -12,6 +12,7 @@ import pytest
 import torch
 from backbones import backbone, uncut
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.evaluation.policy import Combination, ExitPolicy, FittedOn, OperatingPoint
@@ -22,6 +23,7 @@ from hdkd_cli.method.terms import Terms
 from hdkd_cli.method.validation import BalancedValidation
 from hdkd_cli.models import measure_costs
 from hdkd_cli.models.backbone.heads import MapLastHead, TokenHead
+from hdkd_cli.models.cost import countable
 from hdkd_cli.settings.networks import BackboneSettings
 
 needs_timm = pytest.mark.skipif(
@@ -131,6 +133,27 @@ def test_every_stage_is_a_program_with_a_dynamic_batch(name):
             logits_BC, features = first.graph.module()(noise(batch=batch))
             found_KBC = torch.stack([logits_BC, last.graph.module()(features)[0]])
             torch.testing.assert_close(found_KBC, net(noise(batch=batch)), rtol=1e-4, atol=1e-5)
+
+
+class TokenLate(nn.Module):
+    """Its second block is handed a parameter, as CaiT's last ones are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(1, 1, 4))
+        self.blocks = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))] * 2)
+        self.joint = nn.Bilinear(4, 4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.joint(self.blocks(x), self.token.expand(len(x), 1, 4)[:, 0])
+
+
+def test_counting_costs_does_not_stumble_over_a_parameter_that_a_block_is_given():
+    net = TokenLate()
+    with countable(net), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(2, 4))
+    assert counter.get_total_flops() > 0
+    assert all(parameter.requires_grad for parameter in net.parameters())
 
 
 def test_heads_go_by_the_kind_of_features():

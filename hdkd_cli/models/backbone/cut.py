@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdkd_cli.errors import SettingsError
-from hdkd_cli.method.hypergradient import plain_attention
+from hdkd_cli.models.cost import countable
 from hdkd_cli.settings.keys import closest
 
 Layout = Literal["map", "tokens", "map-last"]
@@ -70,18 +70,9 @@ def run_shapes(traced: fx.GraphModule, image_size: int) -> Run:
         Exception: whatever the model raises if it does not take images of this size.
     """
     watched = [_Watched(traced) for _ in BATCHES]
-    modes = {module: module.training for module in traced.modules()}
-    trained = [parameter for parameter in traced.parameters() if parameter.requires_grad]
-    traced.eval().requires_grad_(False)  # the flop counter would look for gradients
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), plain_attention():
-            for batch, watch in zip(BATCHES, watched, strict=True):
-                watch.run(torch.empty(batch, 3, image_size, image_size))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter in trained:
-            parameter.requires_grad_()
+    with countable(traced), FakeTensorMode(allow_non_fake_inputs=True):
+        for batch, watch in zip(BATCHES, watched, strict=True):
+            watch.run(torch.empty(batch, 3, image_size, image_size))
     values = {node: tuple(watch.values[node] for watch in watched) for node in traced.graph.nodes}
     macs = {node: macs // BATCHES[0] for node, macs in watched[0].macs.items()}
     return Run(values, macs)
