@@ -57,7 +57,12 @@ def open_data(settings: DataSettings, *, without: Collection[str] = ()) -> Image
         source = source.without(skipped)
     images = MemoryImages if _fits_in_memory(source, settings) else LoadedImages
     return ImageData(
-        settings, source.classes, make_splits(source, settings), images(source, settings), skipped
+        settings,
+        source.classes,
+        make_splits(source, settings),
+        images(source, settings),
+        skipped,
+        source.others if isinstance(source, FolderSource) else {},
     )
 
 
@@ -73,6 +78,7 @@ class ImageData:
         splits: Role → split; ``calibration`` and ``reserve`` may be empty.
         images: How images are read.
         skipped: Images that are left out → why.
+        others: Number of files that are not taken for images, by what their names end in.
     """
 
     settings: DataSettings
@@ -80,6 +86,7 @@ class ImageData:
     splits: Mapping[Role, Split]
     images: Images
     skipped: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def transform(self) -> str:
@@ -94,6 +101,11 @@ class ImageData:
         sentences = [f"{len(self.classes)} classes; images: {counts}", in_words(self.settings)]
         if self.skipped:
             sentences.append(f"{len(self.skipped)} images that cannot be read are left out")
+        if self.others:
+            kinds = ", ".join(
+                f"{count:,} {kind or 'of none'}" for kind, count in self.others.items()
+            )
+            sentences.append(f"files of other kinds are left out: {kinds}")
         return sentences + list(filter(None, [discards(self.settings)]))
 
     def train_stream(

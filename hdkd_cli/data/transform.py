@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hdkd_cli.errors import DataError
@@ -86,6 +86,8 @@ def _with_image(file: Path | BinaryIO, use: Callable[[Image.Image], T]) -> T:
                 return use(image)
         except (DataError, MemoryError):
             raise
+        except UnidentifiedImageError:
+            raise DataError(f"not a readable image (none of {', '.join(FORMATS)})") from None
         except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
             raise DataError(f"not a readable image ({_first_line(problem)})") from None
 
@@ -116,7 +118,7 @@ def frame(image: Image.Image, settings: DataSettings) -> Image.Image:
         settings: ``resize``, ``image_size`` and ``interpolation``.
 
     Returns:
-        RGB, ``image_size`` pixels a side.
+        RGB, ``image_size`` pixels per side.
     """
     short, size = settings.shorter_side, settings.image_size
     (width, height), kind = image.size, Image.Resampling[settings.interpolation.upper()]

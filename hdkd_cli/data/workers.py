@@ -1,7 +1,7 @@
 """Large images: decoded and augmented by worker processes, one image at a time.
 
 The workers send uint8, so that normalisation happens on the training device with the same
-arithmetic as everywhere. Shape suffixes: B batch, S pixels a side, 3 colours.
+arithmetic as everywhere. Shape suffixes: B batch, S pixels per side, 3 colours.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LoadedImages:
         device: torch.device,
         channels_last: bool,
     ) -> Iterator[Batch]:
-        """One batch a request. Augmentation depends on (seed, epoch, image) alone.
+        """One batch per request. Augmentation depends on (seed, epoch, image) alone.
 
         Raises:
             DataError: an image cannot be read.
@@ -104,6 +104,8 @@ def decode(
                     raise item
                 pixels_B3SS, labels_B = item
                 yield pixels_B3SS, labels_B
+    except (EOFError, ConnectionError, FileNotFoundError) as problem:
+        raise _killed(problem) from None  # its pixels were still to be fetched from it
     finally:
         del iterator  # ends the workers now, not when the last traceback is forgotten
 
@@ -123,10 +125,14 @@ def killed_workers_told() -> Iterator[None]:
     except RuntimeError as problem:
         if not str(problem).startswith("DataLoader worker"):
             raise
-        raise DataError(
-            f"a process that decodes images was killed ({problem})",
-            hint="out of memory? Fewer processes need less: --set data.workers=1",
-        ) from None
+        raise _killed(problem) from None
+
+
+def _killed(problem: Exception) -> DataError:
+    return DataError(
+        f"a process that decodes images was killed ({str(problem) or type(problem).__name__})",
+        hint="out of memory? Fewer processes need less: --set data.workers=1",
+    )
 
 
 class _Wanted(NamedTuple):

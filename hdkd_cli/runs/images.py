@@ -37,5 +37,5 @@ def refuse_other_images(run: RunFolder, data: ImageData) -> None:
         if known.get(role, split.sha256) != split.sha256:
             raise DataError(
                 f"the images are not those of {run.path}: its {role} split differs "
-                "(files added, removed or renamed?)"
+                "(files added, removed, renamed or changed, or classes renamed?)"
             )

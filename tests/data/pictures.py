@@ -43,7 +43,7 @@ def two_classes(root: Path, train: int = 10, test: int = 4) -> Path:
 
 
 def folder_settings(root: Path, **changes: Any) -> DataSettings:
-    """Settings for ``root``: 8 pixels a side, no cache, no processes."""
+    """Settings for ``root``: 8 pixels per side, no cache, no processes."""
     base = {
         "name": "folder",
         "root": str(root),

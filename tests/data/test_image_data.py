@@ -266,3 +266,12 @@ def test_a_transform_that_discards_most_of_an_image_says_so(root):
         "data.resize = 256 with data.image_size = 32: evaluation sees 2 % of a square image, its "
         "centre",
     ]
+
+
+def test_files_that_are_not_taken_for_images_are_told(root):
+    for name in ("a.heic", "b.HEIC", "notes.txt", "README", ".hidden.heic"):
+        (root / "train" / "cat" / name).write_bytes(b"")
+    data = open_data(folder_settings(root))
+    assert data.others == {".heic": 2, ".txt": 1, "": 1}
+    (said,) = [line for line in data.in_words() if "left out" in line]
+    assert {"2 .heic", "1 .txt", "1 of none"} == set(said.partition(": ")[2].split(", "))

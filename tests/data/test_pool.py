@@ -40,7 +40,7 @@ def cached(root):
 
 
 def test_pool_is_every_framed_image(root, monkeypatch):
-    monkeypatch.setattr(pool, "IMAGES_A_REQUEST", 3)  # 28 images: the last request is short
+    monkeypatch.setattr(pool, "IMAGES_PER_REQUEST", 3)  # 28 images: the last request is short
     source, settings = open_folder(root), folder_settings(root)
     expected = [to_pixels(frame(source.image(i), settings)) for i in range(len(source.keys))]
     assert torch.equal(pool.decoded_pool(source, settings), torch.stack(expected))
@@ -189,8 +189,8 @@ def test_an_image_that_went_away_is_named(root):
 
 def test_worker_processes_decode_the_same(root, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setattr(pool, "IMAGES_A_WORKER", 10)
-    monkeypatch.setattr(pool, "IMAGES_A_REQUEST", 3)
+    monkeypatch.setattr(pool, "IMAGES_PER_WORKER", 10)
+    monkeypatch.setattr(pool, "IMAGES_PER_REQUEST", 3)
     source = open_folder(root)
     ours = pool.decoded_pool(source, folder_settings(root, workers=2))
     assert torch.equal(ours, pool.decoded_pool(source, folder_settings(root, workers=0)))

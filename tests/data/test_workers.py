@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from hdkd_cli.data import open_data
 from hdkd_cli.data.order import derived_seed
 from hdkd_cli.data.transform import Normalise
-from hdkd_cli.data.workers import LoadedImages
+from hdkd_cli.data.workers import LoadedImages, killed_workers_told
 from hdkd_cli.errors import DataError
 
 
@@ -129,10 +129,17 @@ def test_an_unreadable_image_is_one_clear_line(root, four_cores, workers):
 def test_a_killed_worker_is_no_bug(root, four_cores):
     batches = opened(root, workers=2).train_stream(batch_size=4, seed=0, device=CPU).batches()
     next(batches)
-    for worker in multiprocessing.active_children():
+
+    @killed_workers_told()  # the news may come between two batches
+    def go_on_without_a_worker():
+        worker, _ = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(DataError, match="a process that decodes images was killed") as problem:
+        worker.join()
         list(itertools.islice(batches, 20))
+
+    with pytest.raises(DataError, match="a process that decodes images was killed") as problem:
+        go_on_without_a_worker()
+    batches.close()
     assert "data.workers" in problem.value.hint
 
 

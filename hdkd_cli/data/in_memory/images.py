@@ -1,6 +1,6 @@
 """Small images: all of them decoded once, held on the training device, augmented as batches.
 
-Shape suffixes: N images, B batch, S pixels a side, 3 colours.
+Shape suffixes: N images, B batch, S pixels per side, 3 colours.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class MemoryImages:
         device: torch.device,
         channels_last: bool,
     ) -> Iterator[Batch]:
-        """One batch a request. Augmentation depends on the request's (seed, epoch, step) alone:
+        """One batch per request. Augmentation depends on the request's (seed, epoch, step) alone:
         it is drawn for the whole batch, whatever part of it is read.
 
         Raises:

@@ -4,7 +4,7 @@ What is kept is stamped with every file's name and content, with the transform a
 of the pixels; whatever does not match is decoded again and replaced. There is one
 file for each (root, resize, image_size), so caches do not pile up.
 
-Shape suffixes: N images, S pixels a side, 3 colours.
+Shape suffixes: N images, S pixels per side, 3 colours.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from hdkd_cli.files import read_tensors, sha256_bytes, write_tensors
 from hdkd_cli.settings.schema import DataSettings
 
 FORMAT = "hdkd/pool/2"
-IMAGES_A_WORKER = 1000  # a process is worth starting for this many images
-IMAGES_A_REQUEST = 128
+IMAGES_PER_WORKER = 1000  # a process is worth starting for this many images
+IMAGES_PER_REQUEST = 128
 
 
 def decoded_pool(source: Source, settings: DataSettings) -> Tensor:
@@ -67,11 +67,11 @@ def _decode(source: Source, settings: DataSettings) -> Tensor:
     size, count = settings.image_size, len(source.keys)
     pool_N3SS = torch.empty((count, 3, size, size), dtype=torch.uint8)
     requests = [
-        Request(torch.arange(first, min(first + IMAGES_A_REQUEST, count)))
-        for first in range(0, count, IMAGES_A_REQUEST)
+        Request(torch.arange(first, min(first + IMAGES_PER_REQUEST, count)))
+        for first in range(0, count, IMAGES_PER_REQUEST)
     ]
     in_files = isinstance(source, FolderSource)
-    workers = min(settings.workers, count // IMAGES_A_WORKER) if in_files else 0
+    workers = min(settings.workers, count // IMAGES_PER_WORKER) if in_files else 0
     decoded = decode(source, settings, requests, augment=False, workers=workers)
     for (indices_B, *_), (pixels_B3SS, _) in zip(requests, decoded, strict=True):
         pool_N3SS[indices_B] = pixels_B3SS

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -115,10 +115,12 @@ class FolderSource(Source):
     Attributes:
         root: Where the keys begin.
         cache: Whether what was found out about the files is kept on disk.
+        others: How many files of other kinds lie beside them, by what their names end in.
     """
 
     root: Path
     cache: bool = False
+    others: Mapping[str, int] = field(default_factory=dict)
 
     def image(self, index: int) -> Image.Image:
         return read_image(self.root / self.keys[index])

@@ -7,6 +7,7 @@ searched to any depth; names that begin with a dot are ignored.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -51,18 +52,20 @@ def open_folder(
     keys: list[str] = []
     labels: list[int] = []
     parts: dict[Part, range] = {}
+    others: Counter[str] = Counter()
     for part, name in layout.items():
         _refuse_other_classes(root, layout["train"], name, classes)
         first = len(keys)
         for label, class_name in enumerate(classes):
-            found = sorted(images_below(root / name / class_name, f"{name}/{class_name}"))
+            folder = root / name / class_name
+            found = sorted(images_below(folder, f"{name}/{class_name}", others))
             if not found:
                 endings = " ".join(sorted(IMAGE_SUFFIXES))
-                raise DataError(f"{root / name / class_name}: no images ({endings}) in this folder")
+                raise DataError(f"{folder}: no images ({endings}) in this folder")
             keys.extend(found)
             labels.extend([label] * len(found))
         parts[part] = range(first, len(keys))
-    return FolderSource(classes, tuple(keys), torch.tensor(labels), parts, root, cache)
+    return FolderSource(classes, tuple(keys), torch.tensor(labels), parts, root, cache, others)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -89,15 +92,19 @@ def _refuse_other_classes(root: Path, train: str, other: str, classes: tuple[str
         )
 
 
-def images_below(folder: Path, key: str) -> Iterator[str]:
+def images_below(folder: Path, key: str, others: Counter[str] | None = None) -> Iterator[str]:
     """Paths of the images in ``folder`` and below, with ``key`` in its place; in no order.
 
     A link that leads back to a folder it is in is not followed: its images are listed already.
+    ``others`` counts the files of other kinds, by what their names end in.
     """
-    yield from _below(str(folder), key, frozenset({_identity(folder)}))
+    others = Counter() if others is None else others
+    yield from _below(str(folder), key, others, frozenset({_identity(folder)}))
 
 
-def _below(folder: str, key: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+def _below(
+    folder: str, key: str, others: Counter[str], above: frozenset[tuple[int, int]]
+) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -105,9 +112,14 @@ def _below(folder: str, key: str, above: frozenset[tuple[int, int]]) -> Iterator
             if _is_folder(entry):
                 identity = _identity(entry)
                 if identity not in above:
-                    yield from _below(entry.path, f"{key}/{entry.name}", above | {identity})
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (speed)
+                    below = f"{key}/{entry.name}"
+                    yield from _below(entry.path, below, others, above | {identity})
+                continue
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (speed)
+            if suffix in IMAGE_SUFFIXES:
                 yield f"{key}/{entry.name}"
+            else:
+                others[suffix] += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
