@@ -404,10 +404,12 @@ class WeightsAlike(Part):
     """Name of the method."""
     pairs: int
     """Pairs of seeds."""
-    correlation: float
-    """Mean over pairs of the correlation of the log-weights' deviations from their group's mean,
-    averaged over the run: 1 where seeds agree on the trade-off, 0 where it is noise. A common
-    factor of a group does not count."""
+    correlation: float | None
+    """Mean over pairs of the correlation of the log-weights' deviations from the mean of their
+    kind, averaged over the run: 1 where seeds agree on the trade-off, 0 where it is noise. A common
+    factor of a kind does not count. None: no term deviates."""
+    correlation_all: float | None
+    """The same for deviations from the mean of all terms: kinds against each other count too."""
     common_pct: float
     """Share of the log-weights' squared movement that is their groups' common factor."""
 

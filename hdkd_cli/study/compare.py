@@ -137,37 +137,48 @@ def learned_weights(run: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 def weights_alike(plan: Plan, rows: Iterable[StudyRow], runs: Path) -> list[WeightsAlike]:
     """Agreement of seeds on the trade-off, for every method whose weights moved."""
-    found = []
-    by_method: dict[tuple[str, str], list[tuple[NDArray[np.float64], float]]] = {}
+    moved: dict[tuple[str, str], list[tuple[NDArray[np.float64], list[str]]]] = {}
     for row in rows:
         folder = runs / f"{row.setting}-{row.method}-s{row.seed}"
         if plan.methods[row.method].replay is not None or not folder.is_dir():
             continue
         _, weights_RT, kinds = learned_weights(RunFolder.open(folder))
         moved_RT = np.log(weights_RT / weights_RT[0])
-        if not np.abs(moved_RT).max() > 0:
-            continue
-        common_RT = np.empty_like(moved_RT)
-        for kind in set(kinds):
-            members = [t for t, name in enumerate(kinds) if name == kind]
-            common_RT[:, members] = moved_RT[:, members].mean(axis=1, keepdims=True)
-        share = float((common_RT**2).sum() / (moved_RT**2).sum())
-        by_method.setdefault((row.setting, row.method), []).append(
-            ((moved_RT - common_RT).mean(axis=0), share)
+        if np.abs(moved_RT).max() > 0:
+            moved.setdefault((row.setting, row.method), []).append((moved_RT, kinds))
+    return [
+        WeightsAlike(
+            setting=setting,
+            method=method,
+            pairs=len(seeds) * (len(seeds) - 1) // 2,
+            correlation=_correlation([_deviations(m_RT, kinds) for m_RT, kinds in seeds]),
+            correlation_all=_correlation([_deviations(m_RT, [""] * len(k)) for m_RT, k in seeds]),
+            common_pct=100 * float(np.mean([_common_share(m_RT, kinds) for m_RT, kinds in seeds])),
         )
-    for (setting, method), entries in by_method.items():
-        correlations = [
-            float(np.corrcoef(one, other)[0, 1])
-            for (one, _), (other, _) in itertools.combinations(entries, 2)
-        ]
-        if correlations:
-            found.append(
-                WeightsAlike(
-                    setting=setting,
-                    method=method,
-                    pairs=len(correlations),
-                    correlation=float(np.mean(correlations)),
-                    common_pct=100 * float(np.mean([share for _, share in entries])),
-                )
-            )
-    return found
+        for (setting, method), seeds in moved.items()
+        if len(seeds) > 1
+    ]
+
+
+def _deviations(moved_RT: NDArray[np.float64], kinds: Sequence[str]) -> NDArray[np.float64]:
+    """What is left without the common factor of each kind, (R, T)."""
+    rest_RT = moved_RT.copy()
+    for kind in set(kinds):
+        members = [t for t, name in enumerate(kinds) if name == kind]
+        rest_RT[:, members] -= moved_RT[:, members].mean(axis=1, keepdims=True)
+    return rest_RT
+
+
+def _common_share(moved_RT: NDArray[np.float64], kinds: Sequence[str]) -> float:
+    """Share of the squared movement that is the kinds' common factors."""
+    return 1 - float((_deviations(moved_RT, kinds) ** 2).sum() / (moved_RT**2).sum())
+
+
+def _correlation(seeds: Sequence[NDArray[np.float64]]) -> float | None:
+    """Mean correlation over pairs of seeds of the deviations, averaged over time; None: no term
+    deviates."""
+    profiles = [deviation_RT.mean(axis=0) for deviation_RT in seeds]
+    if any(np.ptp(profile_T) < 1e-9 for profile_T in profiles):
+        return None
+    pairs = itertools.combinations(profiles, 2)
+    return float(np.mean([np.corrcoef(one_T, other_T)[0, 1] for one_T, other_T in pairs]))

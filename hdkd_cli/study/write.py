@@ -66,11 +66,13 @@ def markdown(plan: Plan, record: Study) -> str:
     if record.weights:
         parts += [
             "## Learned weights\n",
-            "| setting | method | pairs of seeds | agreement of trade-offs | common factor (%) |",
-            "|---|---|---|---|---|",
+            "Correlation between seeds of the log-weights' deviations from the mean of their kind, "
+            "and of all terms.\n",
+            "| setting | method | pairs of seeds | within kinds | of all | common factor (%) |",
+            "|---|---|---|---|---|---|",
             *(
-                f"| {w.setting} | {w.method} | {w.pairs} "
-                f"| {w.correlation:+.2f} | {w.common_pct:.0f} |"
+                f"| {w.setting} | {w.method} | {w.pairs} | {_signed(w.correlation)} "
+                f"| {_signed(w.correlation_all)} | {w.common_pct:.0f} |"
                 for w in record.weights
             ),
             "",
@@ -78,6 +80,10 @@ def markdown(plan: Plan, record: Study) -> str:
     if record.failed:
         parts += ["## Failed\n", *(f"- {name}: {why}" for name, why in record.failed.items()), ""]
     return "\n".join(parts)
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
 
 
 def _means(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:

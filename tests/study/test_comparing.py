@@ -105,6 +105,7 @@ def test_a_common_factor_of_the_labels_is_no_trade_off(tmp_path):
     rows = [row("a", seed, 50.0) for seed in (0, 2)]
     (opposed,) = weights_alike(plan(), rows, tmp_path)
     assert opposed.correlation == pytest.approx(-1)
+    assert opposed.correlation_all != pytest.approx(-1)  # all labels rise against distillation
     moved = np.log(1.9) ** 2 * 3
     assert opposed.common_pct == pytest.approx(
         100 * np.mean([0, moved / (moved + 2 * np.log(1.2) ** 2)])
