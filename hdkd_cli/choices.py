@@ -43,7 +43,7 @@ ParameterInit = Literal["he", "torch"]
 
 # method
 Teachers = Literal["none", "last", "later", "ensemble"]
-"""Who teaches an exit: nobody, the last exit, all later exits, the mean of all exits."""
+"""What teaches an exit: nothing, the last exit, all later exits, the mean of all exits."""
 WeightInit = Literal["balanced", "last", "supervision", "random", "uniform", "dbt"]
 """Where the weights of the losses start."""
 Parametrisation = Literal["exp", "grouped", "softmax"]

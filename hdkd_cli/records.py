@@ -754,7 +754,7 @@ class Presets(Record):
 
 
 class ResolvedSettings(Record):
-    """The settings that a run would use, and who said so."""
+    """The settings that a run would use, and which layer set each."""
 
     schema_id: ClassVar[str] = "hdkd/resolved/1"
 

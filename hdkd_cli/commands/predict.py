@@ -48,7 +48,7 @@ def predict(
         bool,
         typer.Option(
             "--regroup",
-            help="Let samples wait before each stage until a full batch is there: more images a "
+            help="Let samples wait before each stage until a full batch is there: more images per "
             "second on a GPU or in small batches, answers come later.",
         ),
     ] = False,

@@ -47,7 +47,7 @@ def report(
 ) -> None:
     """Everything about a run on one page that needs no network; print its path.
 
-    Accuracy against cost, who leaves where, the learned weights over training, calibration, easy
+    Accuracy against cost, where images leave, the learned weights over training, calibration, easy
     and hard images, settings. Of several runs, differences to the first and whether they are noise.
     """
     if plain and (output or figures):

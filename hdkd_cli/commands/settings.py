@@ -1,4 +1,4 @@
-"""``hdkd settings``: what a run would use and who said so, and all settings there are."""
+"""``hdkd settings``: what a run would use, which layer set it, and all settings there are."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def anytime(
 
     Args:
         scores: The split to evaluate on.
-        combination: Which logits an exit speaks with.
+        combination: How an exit uses the exits before it.
         temperatures_K: Their temperatures.
         ece_bins: Bins of the calibration error.
         run: The run's name for the record.
@@ -72,7 +72,7 @@ def per_class(
 
     Args:
         scores: The split to evaluate on.
-        combination: Which logits an exit speaks with.
+        combination: How an exit uses the exits before it.
         temperatures_K: Their temperatures.
         classes: Names; None: classes are called by their numbers.
 

@@ -55,7 +55,7 @@ class Reading:
 
     Attributes:
         scores: The split.
-        combination: Which logits an exit speaks with.
+        combination: How an exit uses the exits before it.
         temperatures: By what they are divided.
         confidence: What is compared with the thresholds.
     """
@@ -147,7 +147,7 @@ class Search:
     Attributes:
         find: From a split as exits read it, and mean costs in MACs to meet (one point each; none:
             a family of points from cheap to accurate), to thresholds (P, K−1).
-        combination: Which logits an exit speaks with, unless another is asked for.
+        combination: How an exit uses the exits before it, unless another is asked for.
     """
 
     find: Callable[[ExitTable, Sequence[float]], Thresholds]
@@ -209,7 +209,7 @@ def fit_policy(
     Args:
         kind: Which.
         scores: Scores of any split but test.
-        combination: Which logits an exit speaks with.
+        combination: How an exit uses the exits before it.
         confidence: What is compared with the thresholds.
         temperature: Fit a temperature for each exit, instead of 1.
         budgets_macs: Mean costs to meet, one point each; none: a family of points.
@@ -240,7 +240,7 @@ def calibrate_risk(
     Args:
         scores: Everything but the choice of the point is fixed on these; any split but test.
         calibration: Samples used for nothing else; `check_calibration` has a look at them.
-        combination: Which logits an exit speaks with.
+        combination: How an exit uses the exits before it.
         confidence: What is compared with the thresholds.
         temperature: Fit a temperature for each exit, instead of 1.
         guarantee: Whether it holds with a probability (``ltt``) or on average (``crc``).

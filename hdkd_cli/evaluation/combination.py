@@ -45,7 +45,7 @@ def fixed_combination(kind: FixedCombinationKind, macs_K: Sequence[int]) -> Comb
 def combine(
     logits_seen: Sequence[Tensor], combination: Combination, temperature: float = 1.0
 ) -> Tensor:
-    """Σ_{j≤k} w_kj z_j / τ_k, the logits that exit k speaks with.
+    """Σ_{j≤k} w_kj z_j / τ_k, the logits that exit k's answer is read from.
 
     Evaluation and early exit both call this, term by term in the same order on every device.
 

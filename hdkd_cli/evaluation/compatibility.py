@@ -152,7 +152,7 @@ def check_checkpoint(
 
 
 def check_exits(policy: ExitPolicy, num_exits: int) -> None:
-    """A policy speaks of as many exits as there are.
+    """A policy is for as many exits as there are.
 
     Raises:
         PolicyError: it does not.

@@ -1,4 +1,4 @@
-"""What a policy does to a table of scores: who leaves where, how often it is right, what it costs.
+"""A policy on a table of scores: where samples leave, how many are right, what it costs.
 
 Reads stored scores, so nothing runs; `EarlyExit` does the same to images and really stops.
 K exits, N samples, P operating points.

@@ -70,7 +70,7 @@ class Exited:
         return exited
 
     def put(self, left: Leaving) -> None:
-        """Write down who left."""
+        """Note the samples that left."""
         self.prediction_B[left.place_B] = left.prediction_B
         self.exit_B[left.place_B] = left.exit
         self.confidence_B[left.place_B] = left.confidence_B
@@ -123,7 +123,7 @@ class Leaving(NamedTuple):
 
 
 class Walk:
-    """One stage at a time: which heads must run, who leaves, and with what the others go on.
+    """One stage at a time: which heads must run, which samples leave, and the state of the others.
 
     A head runs only if its logits have a weight at this exit or a later one that is used. (Costs
     count all heads up to an exit, as their convention says, whether or not they were needed.)

@@ -165,7 +165,7 @@ class EnsembleDistillation(TermGroup):
 
 @dataclass(frozen=True)
 class Annealing:
-    """A temperature that rises while the last exit is sure of itself.
+    """A temperature that rises while the last exit is confident.
 
     Source: Phuong & Lampert, ICCV 2019, section 3.2 and the authors' code: T grows by a factor
     after every step in which the teacher's largest probability at T, averaged over the batch,

@@ -62,7 +62,7 @@ class RunFolder:
         """Make a new run folder; two runs made in one second do not collide.
 
         Args:
-            runs_dir: Where runs live; made if absent.
+            runs_dir: Where runs are kept; made if absent.
             preset: Name the folder starts with.
             settings: What the run will do.
             name: Folder name instead of ``<preset>-s<seed>-<utc time>``.

@@ -1,4 +1,4 @@
-"""Who set what: the layers of settings, from the schema's defaults up to the command line's flags.
+"""The layers of settings, from the schema's defaults up to the command line's flags.
 
     default < dataset < pretrained < preset < file < environment < --set < flags
 

@@ -59,7 +59,7 @@ class MSDNetSettings(AnyNetworkSettings):
     channels: PositiveInt = 16
     """Stem width c0 of the finest scale, before its growth factor."""
     growth: PositiveInt = 6
-    """Channels a layer adds at the finest scale, before its growth factor."""
+    """Channels added per layer at the finest scale, before its growth factor."""
     growth_factors: tuple[PositiveInt, ...] = (1, 2, 4)
     """Width factor of each scale, finest first; their number is the number of scales."""
     bottleneck_factors: tuple[PositiveInt, ...] = (1, 2, 4)
@@ -103,7 +103,7 @@ class RANetSettings(AnyNetworkSettings):
     channels: PositiveInt = 16
     """Stem width c0 before the growth factor."""
     growth: PositiveInt = 6
-    """Channels a layer adds before the growth factor."""
+    """Channels added per layer, before the growth factor."""
     compress: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Share κ of what a fusing layer adds that comes from the lower resolution."""
     reduction: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -131,14 +131,14 @@ class ObjectiveSettings(Section):
     """The training losses (docs/concepts/method.md, section 1)."""
 
     teachers: Teachers = "later"
-    """Who teaches an exit: nobody, the last exit, all later exits, or the mean of all exits."""
+    """What teaches an exit: nothing, the last exit, all later exits, or the mean of all exits."""
     temperature: PositiveFloat = 3.0
     """Distillation temperature T; where it grows, the one it starts from. [ours]"""
     temperature_growth: Annotated[float, Field(gt=1)] | None = None
-    """Factor by which T grows after each step whose last exit is sure of itself (Phuong & Lampert,
+    """Factor by which T grows after each step whose last exit is confident (Phuong & Lampert,
     ICCV 2019: 1.05); absent: T stays."""
     temperature_until: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Sure of itself: its largest probability at T, averaged over the batch, exceeds this."""
+    """Confident: its largest probability at T, averaged over the batch, exceeds this."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each label that is spread over all classes, in training alone."""
     extra_terms: tuple[Annotated[str, Field(pattern=FACTORY)], ...] = ()
@@ -281,7 +281,7 @@ class TrainingSettings(Section):
     batch_size: PositiveInt = 64
     """Images per optimiser step."""
     accumulate: PositiveInt = 1
-    """Micro-batches a step is split into."""
+    """Micro-batches per step."""
     precision: Precision = "fp32"
     """Arithmetic of convolutions and matrix products; ``fp16`` needs CUDA."""
     compile: bool = False

@@ -45,7 +45,7 @@ class LossScale:
 
     Args:
         settings: Only fp16 scales; otherwise the scale is 1 and stays 1.
-        device: Where the scale lives.
+        device: Where the scale is.
     """
 
     growth_interval = 2000

@@ -62,7 +62,7 @@ class TrainState:
         settings: The run's settings.
         schedule: How long it is.
         regime: What is trained at a step.
-        device: Where everything lives.
+        device: Where all tensors are.
         ranks: The processes that train it together; all their states are the same, but for the
             buffers of ``net`` (statistics of BatchNorm): those of the first rank count.
         net: The network, float32 parameters.

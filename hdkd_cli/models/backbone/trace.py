@@ -63,7 +63,7 @@ def _weighted_layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, list[str]]]:
-    """``model`` as a graph from the images alone, and who returns which of its values.
+    """``model`` as a graph from the images alone, and which module returns which of its values.
 
     The other arguments of its ``forward`` get their defaults.
 

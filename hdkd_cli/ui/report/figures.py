@@ -198,7 +198,7 @@ def _exit_shares(curve: BudgetCurve) -> Figure:
     return Figure(
         name=f"exit-shares-{_file_name(curve.name)}",
         section="leaving",
-        title=f"Who leaves where: policy {printable(curve.name)}",
+        title=f"Where images leave: policy {printable(curve.name)}",
         caption="Share of the test images that leave at each exit, over the mean cost of an image. "
         "Ticks on the axis: operating points. Dashed: the one chosen without test images."
         if costs[0] < costs[-1]

@@ -82,8 +82,8 @@ def _tables(run: RunContent) -> None:
             if curve.policy.guarantee is not None:
                 _say(curve.policy.guarantee.statement)
             points = sorted(curve.record["points"], key=lambda point: float(point["macs"]))
-            bars = [{**p, "who leaves where": _shares(p["exit_share"])} for p in points]
-            emit(bars, "table", columns=(*BUDGET_COLUMNS, "who leaves where"))
+            bars = [{**p, "exit shares": _shares(p["exit_share"])} for p in points]
+            emit(bars, "table", columns=(*BUDGET_COLUMNS, "exit shares"))
     if run.history is not None:
         learned = "learned" if run.settings.weights.learned else "fixed"
         _say(f"{run.label}: weights of the losses over training ({learned})")
