@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hdkd_cli import files
 from hdkd_cli.errors import PresetError, UsageError
 from hdkd_cli.settings import presets
 from hdkd_cli.settings.layers import resolve
@@ -80,9 +81,9 @@ def test_presets_inside_the_package_come_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "hdkd_cli"
-    (package / "settings").mkdir(parents=True)
+    package.mkdir()
     (tmp_path / "presets").mkdir()
-    monkeypatch.setattr(presets, "__file__", str(package / "settings" / "presets.py"))
+    monkeypatch.setattr(files, "__file__", str(package / "files.py"))
     assert presets.folder() == tmp_path / "presets"
     (package / "presets" / "large").mkdir(parents=True)
     (package / "presets" / "large" / "net.toml").write_text(HEAD)
