@@ -4,6 +4,7 @@
 # make docs   docs/ as a site in site/, every link checked
 # make reference  write the generated pages anew        make clean  remove .venv and caches
 # make bench  measure the claims about speed and memory on this CPU, in less than ten minutes
+# make gpu DATA=cifar100   on a machine with a GPU: measure it, then train the study of 300 epochs
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' \
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench lint docs docs-check reference clean
+.PHONY: demo test test-slow bench gpu lint docs docs-check reference clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml
@@ -37,6 +38,10 @@ test-slow: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/hdkd study benchmarks/studies/gpu.toml --data-dir $(DATA) --device cuda
 
 lint: docs-check
 	$(BIN)/ruff check .
