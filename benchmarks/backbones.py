@@ -9,7 +9,9 @@ process of its own. What is asked of it, in this order:
     early exit   images that leave early get the answers of the exits that all images went through
     ONNX         three programs, which onnxruntime runs with the network's numbers
 
-    python benchmarks/backbones.py [MODEL@SIZE ...]     without models: all, and the page is written
+    python benchmarks/backbones.py                  all models that results/backbones.json has not
+    python benchmarks/backbones.py --without-onnx   but for the last check, which takes the longest
+    python benchmarks/backbones.py MODEL@SIZE ...   some of them, and write nothing
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -183,7 +185,7 @@ def onnx(case: Case) -> str | None:
     return None
 
 
-def examine(model: str) -> dict[str, Any]:
+def examine(model: str, checks: Sequence[str] = CHECKS) -> dict[str, Any]:
     """What works with MODEL@SIZE: check → None, or the reason why not."""
     name, _, size = model.partition("@")
     record: dict[str, Any] = {"model": name, "image_size": int(size)}
@@ -194,13 +196,13 @@ def examine(model: str) -> dict[str, Any]:
     macs_K = measure_costs(case.net).macs_K
     record["exits_after"] = case.net.arguments["after"]
     record["macs_frac"] = [round(macs / macs_K[-1], 3) for macs in macs_K]
-    checks: dict[str, Callable[[Case], str | None]] = dict(
+    runs: dict[str, Callable[[Case], str | None]] = dict(
         zip(CHECKS, (cut, trains, forward_mode, early_exit, onnx), strict=True)
     )
-    for check, run in checks.items():
+    for check in checks:
         case.net.eval()
         try:
-            record[check] = run(case)
+            record[check] = runs[check](case)
         except Exception as problem:
             record[check] = _first(problem)
     return record
@@ -211,18 +213,19 @@ def _first(problem: Exception) -> str:
     return f"{type(problem).__name__}: {first[0]}"[:200]
 
 
-def examine_all(versions: dict[str, str]) -> list[dict[str, Any]]:
+def examine_all(versions: dict[str, str], checks: Sequence[str]) -> list[dict[str, Any]]:
     """One record per model, each from a process of its own; what was found before is kept."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     records = kept["records"] if kept.get("versions") == versions else []
-    done = {record["model"] for record in records}
+    done = {r["model"] for r in records if r.get("cut") is not None or checks[-1] in r}
+    records = [record for record in records if record["model"] in done]
     for library, models in MODELS.items():
         for model in models.split():
             name, _, size = model.partition("@")
             if f"{library}:{name}" in done:
                 continue
             began = time.perf_counter()
-            record = _in_own_process(f"{library}:{model}") or {
+            record = _in_own_process(f"{library}:{model}", checks) or {
                 "model": f"{library}:{name}",
                 "image_size": int(size),
                 "cut": f"not done after {LIMIT_S} s, or its process died",
@@ -234,10 +237,10 @@ def examine_all(versions: dict[str, str]) -> list[dict[str, Any]]:
     return records
 
 
-def _in_own_process(model: str) -> dict[str, Any] | None:
+def _in_own_process(model: str, checks: Sequence[str]) -> dict[str, Any] | None:
     """What ``examine`` finds; None: it took too long, or its process died."""
     here, there = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: there.send(examine(model)))
+    process = FORK.Process(target=lambda: there.send(examine(model, checks)))
     process.start()
     there.close()
     try:
@@ -256,8 +259,8 @@ def page(records: list[dict[str, Any]], versions: dict[str, str]) -> str:
         "",
         "Made by `benchmarks/backbones.py`: random weights, three exits at equal shares of the",
         f"multiply-accumulates, {', '.join(f'{k} {v}' for k, v in versions.items())}, on a CPU.",
-        "The script's first lines say what each column asks. Reasons of what does not work are",
-        "below the table.",
+        "The script's first lines say what each column asks. An empty cell was not tried. Reasons",
+        "of what does not work are below the table.",
         "",
         f"| model | pixels | {' | '.join(CHECKS)} |",
         f"|---|---|{'---|' * len(CHECKS)}",
@@ -280,12 +283,13 @@ def page(records: list[dict[str, Any]], versions: dict[str, str]) -> str:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    if len(sys.argv) > 1:
+    fast = sys.argv[1:] == ["--without-onnx"]
+    if len(sys.argv) > 1 and not fast:
         for model in sys.argv[1:]:
             print(json.dumps(examine(model)))
         return
     versions = {name: version(name) for name in ("torch", "torchvision", "timm", "onnxruntime")}
-    records = examine_all(versions)
+    records = examine_all(versions, CHECKS[:-1] if fast else CHECKS)
     write_text(PAGE, page(records, versions))
 
 
