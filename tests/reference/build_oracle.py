@@ -3,7 +3,7 @@
     python tests/reference/build_oracle.py FOLDER
 
 FOLDER holds val.safetensors and test.safetensors (logits float16 (K, N, C), labels, macs): scores
-of a 5-exit MSDNet trained on CIFAR-100 with 100 images a class. Kept of them: each exit's largest
+of a 5-exit MSDNet trained on CIFAR-100 with 100 images per class. Kept of them: each exit's largest
 probability and predicted class. The softmax is written out in NumPy and shares no code with the
 package. expected.json lists the published budget family on the same scores; it was computed by
 another program.

@@ -50,7 +50,7 @@ def test_half_an_environment_is_a_usage_error(monkeypatch):
         (changed(SMALL, "training", batch_size=16), 3, r"batch_size = 16 .*3 ranks"),
         (changed(SMALL, "training", batch_size=16, accumulate=4), 8, r"8 ranks × .*accumulate = 4"),
         (changed(SMALL, "weights", val_batch_size=15), 2, r"cannot share 15 val images"),
-        # 5 images a class: an update would read all 50
+        # 5 images per class: an update would read all 50
         (changed(SMALL, "weights", val_batch_size=64), 4, r"cannot share 50 val images"),
     ],
 )
