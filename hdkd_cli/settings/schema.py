@@ -67,7 +67,7 @@ class DataSettings(Section):
     """Further keyword arguments of the factory of a data set of your own."""
     root: str | None = None
     """Folder the data is in; ``digits`` needs none. (``--data-dir``)"""
-    layout: Literal["auto"] | Layout = "auto"
+    layout: Literal["auto", Layout] = "auto"
     """Of ``folder``: ``train-test`` has train/, test/ and maybe val/; of ``train-val``, val/ is the
     test part; ``tiny-imagenet`` is read as it is downloaded; ``auto`` looks."""
     download: bool = False
