@@ -117,7 +117,7 @@ def train_all(
         failed: Told of each run that failed, or whose forerunner failed.
 
     Raises:
-        InterruptedRun: on Ctrl-C, after all processes saved and ended.
+        InterruptedRun: on Ctrl-C. Whatever ends the study, its processes have saved and ended.
     """
     left, broken = list(todo), set[Cell]()
     running: dict[Future[None], Cell] = {}
@@ -146,8 +146,11 @@ def train_all(
                         failed(cell, str(problem))
                     else:
                         enough |= done(cell)
-        except KeyboardInterrupt:
+        except BaseException as end:  # a signal, or a full disk: nothing is left running behind
             workers.stop()
             pool.shutdown(wait=True, cancel_futures=True)
-            raise InterruptedRun("the runs that were being trained are saved; "
-                                 "the same command goes on with them") from None  # fmt: skip
+            if isinstance(end, KeyboardInterrupt):
+                raise InterruptedRun(
+                    "the runs that were being trained are saved; the same command goes on with them"
+                ) from None
+            raise
