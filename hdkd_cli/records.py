@@ -665,6 +665,9 @@ class Export(Record):
     """All files in it."""
     latency: tuple[ExportLatency, ...] | None
     """One entry per batch size; None: not asked for."""
+    shrinks: bool = True
+    """Whether a batch shrinks as its images leave. If not, all of it is computed until the last
+    image has left, and only batches of one save what the policy promises."""
 
 
 class ExportedTransform(Part):
@@ -720,7 +723,9 @@ class Exported(Record):
     macs: tuple[int, ...]
     """(K,): cumulative multiply-accumulates."""
     programs: tuple[StageProgram, ...]
-    """(K,)"""
+    """(K,), or one that stops by itself."""
+    single_file: bool = False
+    """Whether it is that one."""
     files: tuple[ManifestFile, ...]
     """All other files of the folder."""
 

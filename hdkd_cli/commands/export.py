@@ -30,6 +30,14 @@ def export(
     policy: options.PolicyOption = None,
     budget: options.BudgetOption = None,
     allow_mismatch: options.AllowMismatchOption = False,
+    single_file: Annotated[
+        bool,
+        typer.Option(
+            "--single-file",
+            help="One ONNX file that stops by itself, with the policy in it, instead of a program "
+            "per stage.",
+        ),
+    ] = False,
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Time the programs and PyTorch on test images (seconds)."),
@@ -42,7 +50,8 @@ def export(
     """Write the network as one program per stage, with its policy, labels and a small runner.
 
     DIR/run.py classifies images and really leaves early; it needs onnxruntime, numpy and pillow
-    (torch for --to pt2), not hdkd.
+    (torch for --to pt2), not hdkd. A --single-file serves every budget, in any runtime of ONNX; in
+    a batch it computes until the last image has left, so give it one image at a time.
     """
     opened = open_run(
         run,
@@ -51,5 +60,12 @@ def export(
         batch_size=batch_size,
         allow_mismatch=allow_mismatch,
     )
-    record = opened.export(to, output, policy_option(policy), budget=budget, measure=measure)
+    record = opened.export(
+        to,
+        output,
+        policy_option(policy),
+        budget=budget,
+        measure=measure,
+        single_file=single_file,
+    )
     emit(record, form)

@@ -8,7 +8,10 @@ arriving    image files read ahead, in batches
 timing      seconds, fairly shared between what is compared
 latency     what a network costs in time, exit by exit and under a policy
 measured    the points of a policy in seconds
-export      one program per stage, for other runtimes
+programs    stages as graphs, for other runtimes
+single_file those nested in one ONNX file that stops by itself
+verify      what was written against the network
+export      the folder they are written to
 runner      what runs them, without torch and without this package
 exported_latency  its speed beside PyTorch's
 """

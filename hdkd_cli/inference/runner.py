@@ -71,7 +71,7 @@ class Network:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest = _read_json(folder / "manifest.json", _check_manifest)
         self.classes: list[str] = _read_json(folder / "labels.json", _check_labels)
-        exits = len(self.manifest["programs"])
+        exits = len(self.manifest["macs"])
         policy = _read_json(folder / "policy.json", partial(_check_policy, exits=exits))
         thresholds = policy["points"][0]["thresholds"]
         # An unused exit is one that no image is sure enough for.
@@ -79,6 +79,7 @@ class Network:
         self.weights_KK: list[list[float]] = policy["combination"]["weights"]
         self.temperature_K: list[float] = policy["temperatures"]
         self.confidence: str = policy["confidence"]
+        self.single_file: bool = self.manifest["single_file"]
         open_program = {"onnx": _open_onnx, "pt2": _open_pt2}[self.manifest["to"]]
         self.program_K = [
             open_program(_verified(folder / entry["file"], self.manifest["files"]), threads)
@@ -88,7 +89,8 @@ class Network:
     def classify(self, images_BCHW: Array) -> Exited:
         """Run stage after stage; an image leaves at the first exit that is sure enough of it.
 
-        The batch shrinks as images leave; the last exit takes all that are left.
+        The batch shrinks as images leave; the last exit takes all that are left. A single file
+        gives the same answers, and computes until the last image of the batch has left.
 
         Args:
             images_BCHW: As ``prepare`` returns them, float32.
@@ -96,6 +98,8 @@ class Network:
         Raises:
             Unusable: a program cannot be run, or the logits are not finite.
         """
+        if self.single_file:
+            return self._classify_at_once(images_BCHW)
         size, last = len(images_BCHW), len(self.program_K) - 1
         exited = Exited(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, "f4"))
         staying_B = np.arange(size)  # where in the batch those that go on stand
@@ -120,11 +124,16 @@ class Network:
                 stays_B = ~leaves_B
                 staying_B = staying_B[stays_B]
                 state, seen = [x[stays_B] for x in state], [x[stays_B] for x in seen]
-        if np.isnan(
-            exited.confidence_B
-        ).any():  # NaN reaches no threshold: those images arrive here
-            raise Unusable("the logits are NaN or infinite: this network did not train")
-        return exited
+        return _finite(exited)
+
+    def _classify_at_once(self, images_BCHW: Array) -> Exited:
+        """The whole of it in one program."""
+        thresholds = np.array(self.thresholds_K, np.float32)
+        try:
+            label_B, number_B, sure_B, _ = self.program_K[0]([images_BCHW, thresholds])
+        except Exception as problem:  # whatever the library says to tensors that do not fit
+            raise Unusable(f"the network cannot be run ({_first_line(problem)})") from None
+        return _finite(Exited(label_B, number_B - 1, sure_B))
 
     def prepare(self, path: Path) -> Array:
         """Read an image and transform it as evaluation does: float32 (C, H, W).
@@ -163,6 +172,12 @@ class Network:
             "confidence": confidence,
             "macs": self.manifest["macs"][exit],
         }
+
+
+def _finite(exited: Exited) -> Exited:
+    if np.isnan(exited.confidence_B).any():  # NaN reaches no threshold: those images arrive last
+        raise Unusable("the logits are NaN or infinite: this network did not train")
+    return exited
 
 
 def combine(seen: Sequence[Array], weights: Sequence[float], temperature: float) -> Array:
@@ -266,15 +281,20 @@ def _check_manifest(manifest: Any) -> None:
         raise Unusable(f"is not of schema {SCHEMA}")
     _need(manifest["to"] in ("onnx", "pt2"), "to: is neither onnx nor pt2")
     programs, macs, files = manifest["programs"], manifest["macs"], manifest["files"]
+    whole = manifest.setdefault("single_file", False)  # folders of earlier versions are stages
+    _need(isinstance(whole, bool), "single_file: is neither true nor false")
     _need(isinstance(programs, list) and programs, "programs: is no list of stages")
     named = {entry["name"]: entry["sha256"] for entry in files}
     for entry in programs:
         name = entry["file"]
         _need(isinstance(name, str) and Path(name).name == name, "programs: no plain file name")
         _need(isinstance(named.get(name), str), f"files: says nothing of {name}")
+    _need(isinstance(macs, list) and macs, "macs: is no list of costs")
+    exits = len(macs) if whole else len(programs)
+    _need(len(programs) == 1 or not whole, "programs: a single file is one program")
     _need(
-        _numbers(macs, len(programs), 1, 1e18) and all(a < b for a, b in pairwise(macs)),
-        f"macs: {len(programs)} growing costs are needed, one per stage",
+        _numbers(macs, exits, 1, 1e18) and all(a < b for a, b in pairwise(macs)),
+        f"macs: {exits} growing costs are needed, one per stage",
     )
     transform = manifest["transform"]
     for name in ("resize", "crop"):
@@ -396,7 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = argparse.ArgumentParser(description="Classify images, leaving early.")
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
-    parser.add_argument("--batch-size", metavar="N", type=_positive, default=64)
+    parser.add_argument("--batch-size", metavar="N", type=_positive)
     parser.add_argument("--threads", metavar="N", type=_positive)
     asked = parser.parse_args(arguments)
     try:
@@ -405,10 +425,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"needs {problem.name}: pip install {problem.name}", 2)
     except Unusable as problem:
         return _complain(problem, 3)
-    code = 0
-    for start in range(0, len(asked.images), asked.batch_size):
+    code, size = 0, asked.batch_size or (1 if network.single_file else 64)
+    for start in range(0, len(asked.images), size):
         read: list[tuple[Path, Array]] = []
-        for path in asked.images[start : start + asked.batch_size]:
+        for path in asked.images[start : start + size]:
             try:
                 read.append((path, network.prepare(path)))
             except Unusable as problem:

@@ -475,8 +475,9 @@ class Run(Evaluated):
         *,
         budget: str | float | None = None,
         measure: bool = False,
+        single_file: bool = False,
     ) -> Export:
-        """Write the network as one program per stage, with its policy, labels and a small runner.
+        """Write the network as programs, with its policy, labels and a small runner.
 
         Args:
             to: Format of the programs.
@@ -484,12 +485,14 @@ class Run(Evaluated):
             policy: A policy, its name in the run, a file; None: the one calibrated last.
             budget: See `point`.
             measure: Time the programs and PyTorch on test images (seconds).
+            single_file: One ONNX file that stops by itself, instead of a program per stage.
 
         Raises:
-            UsageError: ``folder`` holds something already, or a package is missing.
+            UsageError: ``folder`` holds something already, a package is missing, or the format has
+                no single file.
             ExportError: a stage cannot be expressed, or its program computes something else.
         """
-        refuse_target(to, folder)
+        refuse_target(to, folder, single_file=single_file)
         net, found = self.network(), self.policy(policy)
         found = found.only(self.point(found, budget))
         export(
@@ -500,6 +503,7 @@ class Run(Evaluated):
             to=to,
             folder=folder,
             checkpoint_sha256=self.folder.checkpoint().model_sha256,
+            single_file=single_file,
         )
         return Export(
             folder=str(folder),
@@ -509,6 +513,7 @@ class Run(Evaluated):
                 for path in sorted(folder.iterdir())
             ),
             latency=self._exported_latency(folder, net, found) if measure else None,
+            shrinks=not single_file,
         )
 
     def _exported_latency(

@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hdkd_cli import app, load
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.inference import export as module
 from hdkd_cli.inference import exported_latency
+from hdkd_cli.inference.runner import Network
+from hdkd_cli.library.run import Run
 from hdkd_cli.models.cost import measure_costs
 
 ANY = pytest.CaptureFixture[str]
@@ -110,3 +114,38 @@ def test_policy_of_another_checkpoint_is_3(trained: Path, tmp_path: Path, capsys
     assert app.run(["export", str(trained), "--to", "pt2", f"-o{tmp_path / 'out'}"]) == 3
     assert "calibrate" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_only_onnx_has_a_single_file(trained: Path, tmp_path: Path, capsys: ANY) -> None:
+    out = tmp_path / "out"
+    assert app.run(["export", str(trained), "--to", "pt2", "--single-file", f"-o{out}"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --single-file: there is none for --to pt2\nhint: use --to onnx\n"
+    )
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_single_file_answers_as_predict_does(
+    trained: Path, tmp_path: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(exported_latency, "SECONDS", 0.01)
+    out, pictures = tmp_path / "out", [tmp_path / f"{i}.png" for i in range(20)]
+    for i, picture in enumerate(pictures):
+        Image.effect_noise((40, 36), 10 + 10 * i).convert("RGB").save(picture)
+    command = ["export", str(trained), "--to", "onnx", "--single-file", f"-o{out}", "--measure"]
+    assert app.run(command) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["shrinks"] is False
+    assert [entry["batch"] for entry in record["latency"]] == [1, 64]
+    network = Network(out, threads=1)
+    for budget in ("0.3", "0.6", "0.9"):
+        assert app.run(["predict", str(trained), *map(str, pictures), "--budget", budget]) == 0
+        wanted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        run = Run.open(trained)
+        point = run.point(run.policy(), budget)
+        network.thresholds_K = [2 if t is None else t for t in point.thresholds]
+        exited = network.classify(np.stack([network.prepare(picture) for picture in pictures]))
+        assert [one["label"] for one in wanted] == exited.label_B.tolist()
+        assert [one["exit"] - 1 for one in wanted] == exited.exit_B.tolist()

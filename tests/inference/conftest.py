@@ -85,15 +85,23 @@ def onnx_folder(learned: Learned, tmp_path_factory: pytest.TempPathFactory) -> P
     return write_export(learned, "onnx", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def single_folder(learned: Learned, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_export(learned, "onnx", tmp_path_factory, single_file=True)
+
+
 _written: dict[str, Path] = {}
 
 
-def write_export(learned: Learned, to: str, factory: pytest.TempPathFactory) -> Path:
+def write_export(
+    learned: Learned, to: str, factory: pytest.TempPathFactory, *, single_file: bool = False
+) -> Path:
     if to == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(package)
-    if to not in _written:
-        folder = factory.mktemp("exports") / to
+    name = f"{to}-single" if single_file else to
+    if name not in _written:
+        folder = factory.mktemp("exports") / name
         export(
             learned.net,
             learned.policy,
@@ -102,6 +110,7 @@ def write_export(learned: Learned, to: str, factory: pytest.TempPathFactory) -> 
             to=to,
             folder=folder,
             checkpoint_sha256="5" * 64,
+            single_file=single_file,
         )
-        _written[to] = folder
-    return _written[to]
+        _written[name] = folder
+    return _written[name]

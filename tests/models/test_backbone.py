@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.evaluation.policy import Combination, ExitPolicy, FittedOn, OperatingPoint
 from hdkd_cli.inference.early_exit import EarlyExit
-from hdkd_cli.inference.export import trace_stages
+from hdkd_cli.inference.programs import trace_stages
 from hdkd_cli.method.hypergradient import StepInputs, hypergradient, validation_gradient
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.method.validation import BalancedValidation

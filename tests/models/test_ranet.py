@@ -15,7 +15,7 @@ from test_equilibrium import tangents
 from torch import nn
 
 from hdkd_cli.errors import SettingsError
-from hdkd_cli.inference.export import trace_stages
+from hdkd_cli.inference.programs import trace_stages
 from hdkd_cli.models import RANet, narrow
 
 # torch itself says so when it loads its forward-mode formulas

@@ -1,0 +1,168 @@
+"""Stages as programs: traced graphs with a dynamic batch, serialised for other runtimes.
+
+A program takes the entries of the state that its stage reads, and returns the logits and the
+entries that later stages read, in the order in which the next program takes them. B batch, C
+classes.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from hdkd_cli.choices import ExportTarget
+from hdkd_cli.errors import ExportError
+from hdkd_cli.models.contract import MultiExitNet, Stage, State
+
+TOLERANCE = 1e-4
+"""Largest difference between what a program and its stage return; relative beyond ±1."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One stage as a graph.
+
+    Attributes:
+        graph: Takes the tensors of ``reads``; returns logits and the tensors of ``writes``.
+        reads: Entries of the incoming state.
+        writes: Entries of the outgoing state, as the next program reads them.
+    """
+
+    graph: ExportedProgram
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names in a graph are unique, an entry that is read and written has two."""
+        return tuple(f"in.{name}" for name in self.reads)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it returns, in order."""
+        return ("logits", *(f"out.{name}" for name in self.writes))
+
+
+def trace_stages(net: MultiExitNet) -> list[Program]:
+    """The K stages as graphs with a dynamic batch; each reads and writes only what is needed.
+
+    Raises:
+        ExportError: torch cannot express a stage as a graph.
+    """
+    states = states_for(net, batch=2)
+    programs: list[Program] = []
+    needed: tuple[str, ...] = ()  # by the stages behind the one at hand
+    for k in reversed(range(net.num_exits)):
+        stage, state = net.stages[k], states[k]
+        try:
+            graph = _trace(stage, state, needed)
+            used = _used(graph, tuple(state))
+            if used != tuple(state):
+                graph = _trace(stage, {name: state[name] for name in used}, needed)
+        except Exception as problem:  # tracers raise whatever they stumble over
+            raise _inexpressible(k + 1, problem) from problem
+        programs.append(Program(graph, reads=used, writes=needed))
+        needed = used
+    return programs[::-1]
+
+
+class _Whole(nn.Module):
+    """A stage as one function of tensors: body, then head."""
+
+    def __init__(self, stage: Stage, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.stage = stage
+        self.reads = reads
+        self.writes = writes
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        state = self.stage.body(dict(zip(self.reads, tensors, strict=True)))
+        return self.stage.head(state), *(state[name] for name in self.writes)
+
+
+def _trace(stage: Stage, state: State, writes: tuple[str, ...]) -> ExportedProgram:
+    batch = Dim("batch")
+    with torch.no_grad():
+        graph = torch.export.export(
+            _Whole(stage, tuple(state), writes).eval(),
+            tuple(state.values()),
+            dynamic_shapes={"tensors": tuple({0: batch} for _ in state)},
+            strict=False,
+        )
+    graph.example_inputs = None  # the one thing that a .pt2 archive would hold as a pickle
+    for node in graph.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    return graph
+
+
+def _used(graph: ExportedProgram, reads: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the inputs that something is computed from."""
+    places = {node.name: node for node in graph.graph.nodes if node.op == "placeholder"}
+    inputs = graph.graph_signature.user_inputs
+    return tuple(
+        name for name, place in zip(reads, inputs, strict=True) if places[str(place)].users
+    )
+
+
+def states_for(net: MultiExitNet, batch: int) -> list[State]:
+    """What each of the K stages takes, for noise; the same noise each time."""
+    generator = torch.Generator().manual_seed(0)
+    states = [net.start(torch.randn(batch, *net.input_shape, generator=generator))]
+    with torch.no_grad():
+        for stage in list(net.stages)[:-1]:
+            states.append(stage.body(states[-1]))
+    return states
+
+
+def serialised(program: Program, number: int, to: ExportTarget) -> bytes:
+    """A program as the content of a file.
+
+    Args:
+        program: Which.
+        number: Its stage, from 1, for the message.
+        to: Format.
+
+    Raises:
+        ExportError: the format cannot express it.
+    """
+    try:
+        return _as_onnx(program) if to == "onnx" else _as_pt2(program)
+    except Exception as problem:  # exporters raise whatever they stumble over
+        raise _inexpressible(number, problem) from problem
+
+
+def _as_onnx(program: Program) -> bytes:
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 uses what it deprecates
+        # One name for the batch of all inputs is what we mean, the exporter finds it odd.
+        warnings.filterwarnings("ignore", message="# The axis name: batch")
+        exported = torch.onnx.export(
+            program.graph,
+            input_names=program.inputs,
+            output_names=program.outputs,
+            dynamic_shapes={"tensors": tuple({0: Dim("batch")} for _ in program.reads)},
+            dynamo=True,
+            verbose=False,
+        )
+    assert exported is not None
+    for node in exported.model.graph:
+        node.metadata_props.clear()  # the exporter's notes to itself, longer than the graph
+    content: bytes = exported.model_proto.SerializeToString()
+    return content
+
+
+def _as_pt2(program: Program) -> bytes:
+    archive = io.BytesIO()
+    torch.export.save(program.graph, archive)
+    return archive.getvalue()
+
+
+def _inexpressible(number: int, problem: Exception) -> ExportError:
+    first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    return ExportError(f"stage {number} cannot be exported: {type(problem).__name__}: {first}")
