@@ -140,7 +140,7 @@ def test_a_single_file_answers_as_predict_does(
     assert record["shrinks"] is False
     assert [entry["batch"] for entry in record["latency"]] == [1, 64]
     network = Network(out, threads=1)
-    for budget in ("0.3", "0.6", "0.9"):
+    for budget in ("0.5", "0.7", "0.95"):
         assert app.run(["predict", str(trained), *map(str, pictures), "--budget", budget]) == 0
         wanted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         run = Run.open(trained)
