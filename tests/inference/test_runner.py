@@ -42,6 +42,8 @@ def test_confidence_is_that_of_evaluation(kind, spread):
 class Table:
     """A network whose stages look their logits up; the state says which image each row is."""
 
+    single_file = False
+
     def __init__(self, logits_KNC):
         self.program_K = [lambda state, z=z: [z[state[0]], state[0]] for z in logits_KNC]
 
@@ -66,6 +68,7 @@ def test_images_leave_as_in_the_simulation(data):
     draws = [data.draw(st.sampled_from([None, 0.2, 0.5, 0.9])) for _ in range(exits - 1)]
 
     network = runner.Network.__new__(runner.Network)
+    network.single_file = False
     network.program_K = Table(logits_KNC).program_K
     network.thresholds_K = [np.float32(np.inf if t is None else t) for t in draws]
     network.weights_KK, network.temperature_K, network.confidence = weights, temperatures, kind
