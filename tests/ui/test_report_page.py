@@ -13,8 +13,8 @@ from report_runs import content_of, contents_of, make_run, make_scores
 
 from hdkd_cli.errors import ArtifactError
 from hdkd_cli.evaluation.calibration import calibrate_risk
-from hdkd_cli.ui.report.drawing import PALETTE, css_colours, drawn, exit_colours
-from hdkd_cli.ui.report.figures import Line, lines, run_figures, shared_figures
+from hdkd_cli.ui.report.drawing import PALETTE, Line, css_colours, drawn, exit_colours
+from hdkd_cli.ui.report.figures import lines, run_figures, shared_figures
 from hdkd_cli.ui.report.gallery import ExitPictures, Picture
 from hdkd_cli.ui.report.plain import chart, write_plain
 from hdkd_cli.ui.report.read import RunContent, read_runs

@@ -10,16 +10,21 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hdkd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure as Canvas
 
 # Name of a CSS variable → (light, dark). Series colours stay apart in all common forms of colour
@@ -40,47 +45,61 @@ INK, MUTED, LINE, PAPER = (PALETTE[name][0] for name in ("ink", "muted", "line",
 SERIES = tuple(light for name, (light, _) in PALETTE.items() if name.startswith("s"))
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.4,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "figure.labelsize": "medium",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hdkd",  # the same picture every time
+    "text.parse_math": False,  # a dollar in a run's name is a dollar
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 9.5),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), PAPER),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), INK),
+}
+STEPS = "optimiser steps"
 WIDTH_INCHES = 4.8  # narrow enough for a telephone, and two of them side by side for a desk
 COLUMNS = 3  # small multiples side by side
 PNG_DPI = 200
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture and the numbers it shows.
-
-    Attributes:
-        name: Stem of its file names.
-        section: Which part of a report it belongs to.
-        title: What it shows, a heading.
-        caption: How to read it.
-        alt: What it shows, in words.
-        columns: Names of the data's columns, with units.
-        rows: The data.
-        draw: Draws it on an empty canvas.
-        height: Inches.
-    """
+class Line(NamedTuple):
+    """A series of points (x, y), how matplotlib draws it, and whether a legend lists it."""
 
     name: str
-    section: Literal["accuracy", "leaving", "training"]
-    title: str
-    caption: str
-    alt: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    draw: Callable[[Canvas], None]
-    height: float = 3.3
+    points: Any
+    style: Mapping[str, Any]
+    listed: bool = True
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure as it is drawn.
+class Figure:
+    """A picture and the numbers it shows."""
 
-    Attributes:
-        figure: What it shows.
-        svg: The file; text in it stays text.
-        png: The file.
-    """
+    name: str  # stem of its file names
+    section: Literal["accuracy", "leaving", "training"]  # of a report
+    title: str
+    caption: str  # how to read it
+    alt: str  # what it shows, in words
+    columns: tuple[str, ...]  # of the numbers, with units
+    rows: Iterable[Sequence[Any]]
+    draw: Callable[[Canvas], object]  # on an empty canvas
+    height: float = 3.3  # inches
+
+
+class Drawing(NamedTuple):
+    """A figure as it is drawn: two files. Text in the SVG stays text."""
 
     figure: Figure
     svg: str
@@ -109,11 +128,17 @@ def exit_colours(num_exits: int) -> tuple[tuple[str, str], ...]:
     from matplotlib.colors import to_hex
 
     def of(low: float, high: float) -> list[str]:
-        spread = max(1, num_exits - 1)
-        at = (low + (high - low) * k / spread for k in range(num_exits))
-        return [to_hex(colormaps["viridis"](x)) for x in at]
+        return [to_hex(colormaps["viridis"](x)) for x in np.linspace(low, high, num_exits)]
 
     return tuple(zip(of(0.86, 0.02), of(0.98, 0.3), strict=True))
+
+
+def exit_styles(num_exits: int) -> list[dict[str, Any]]:
+    """How the line of each exit is drawn."""
+    return [
+        {"color": light, "linestyle": DASHES[k % len(DASHES)]}
+        for k, (light, _) in enumerate(exit_colours(num_exits))
+    ]
 
 
 def drawn(figure: Figure) -> Drawing:
@@ -153,13 +178,26 @@ def css_colours(exit_counts: Iterable[int]) -> dict[str, tuple[str, str]]:
     return {**PALETTE, **exits}
 
 
+def per_exit(num_exits: int, unit: str) -> list[str]:
+    """Names of columns that hold a number of each exit."""
+    return [f"exit_{k}_{unit}" for k in range(1, num_exits + 1)]
+
+
+def beside(first_N: Any, values_NM: Any) -> list[tuple[Any, ...]]:
+    """Rows of numbers, each begun by one of ``first_N``."""
+    rows = zip(np.asarray(first_N).tolist(), np.asarray(values_NM).tolist(), strict=True)
+    return [(first, *values) for first, values in rows]
+
+
 def rows_of(count: int) -> int:
     """How many rows ``small_multiples`` makes of ``count`` panels."""
     return math.ceil(count / COLUMNS)
 
 
-def small_multiples(canvas: Canvas, count: int, *, share: bool = True) -> list[Axes]:
-    """``count`` panels in rows of a few, on shared axes."""
+def small_multiples(
+    canvas: Canvas, count: int, x: str, y: str, *, share: bool = True
+) -> list[Axes]:
+    """``count`` panels in rows of a few, on shared axes with one name each."""
     grid = canvas.subplots(
         rows_of(count), min(count, COLUMNS), squeeze=False, sharey=share,
         sharex="col" if share else False,
@@ -169,12 +207,56 @@ def small_multiples(canvas: Canvas, count: int, *, share: bool = True) -> list[A
         unused.set_visible(False)
     for above in panels[max(0, count - COLUMNS) : count]:
         above.tick_params(labelbottom=True)  # nothing is below it
+    canvas.supxlabel(x)
+    canvas.supylabel(y)
     return panels[:count]
 
 
-def legend_below(canvas: Canvas, axes: Axes, *, columns: int) -> None:
-    """A legend under the axes, so that it covers no data."""
-    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=columns)
+def over_steps(
+    canvas: Canvas, panels: Mapping[str, Sequence[Line]], y: str, top: float | None = None
+) -> None:
+    """Lines over training: a panel a title, all of one height; ``top``: from 0 to there."""
+    for axes, title in zip(small_multiples(canvas, len(panels), STEPS, y), panels, strict=True):
+        plot(axes, panels[title])
+        axes.set_title(title)
+        axes.locator_params(axis="x", nbins=3)
+        if top is not None:
+            axes.set_ylim(0, top)
+    legend(canvas, "outside upper left", columns=5)
+
+
+def plot(axes: Axes, lines: Iterable[Line], **labels: str) -> None:
+    """Draw lines; a lone point is marked."""
+    for line in lines:
+        lone = {"marker": "."} if len(line.points) == 1 else {}
+        x_N, y_N = np.reshape(line.points, (-1, 2)).T
+        axes.plot(x_N, y_N, label=line.name if line.listed else None, **(lone | {**line.style}))
+    axes.set(**labels)
+
+
+def legend(
+    canvas: Canvas, place: Literal["outside upper left", "outside lower left"], *, columns: int
+) -> None:
+    """One legend of all axes, above or under them, so that it covers no data."""
+    of_axes = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in canvas.axes]
+    keys: dict[Any, Any] = {label: handle for handle, label in chain(*of_axes)}
+    canvas.legend([*keys.values()], [*keys], loc=place, ncols=columns)
+
+
+def matrix(
+    axes: Axes, values_RR: NDArray[Any], names: Sequence[str], largest: float, **how: Any
+) -> QuadMesh:
+    """Draw shares or weights, the first at the top left; returns what maps them to colours."""
+    mesh = axes.pcolormesh(
+        np.ma.masked_invalid(values_RR), cmap="cividis", vmin=0, vmax=largest, **how
+    )
+    places = np.arange(len(names)) + 0.5
+    axes.set_xticks(places, names)
+    axes.set_yticks(places, names)
+    axes.tick_params(length=0)
+    axes.set(aspect="equal", ylim=(len(names), 0))
+    axes.grid(False)
+    return mesh
 
 
 @contextmanager
@@ -182,40 +264,7 @@ def _canvas(figure: Figure) -> Iterator[Canvas]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 
-    style: Any = {
-        "font.family": "sans-serif",
-        "font.size": 9.5,
-        "axes.labelsize": 9.5,
-        "axes.titlesize": 9.5,
-        "axes.titlelocation": "left",
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": MUTED,
-        "axes.labelcolor": INK,
-        "axes.facecolor": PAPER,
-        "figure.facecolor": PAPER,
-        "text.color": INK,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "grid.color": LINE,
-        "grid.linewidth": 0.6,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "lines.linewidth": 1.6,
-        "lines.markersize": 4.5,
-        "legend.frameon": False,
-        "legend.fontsize": 9,
-        "legend.handlelength": 1.4,
-        "legend.columnspacing": 1.4,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "hdkd",  # the same picture every time
-        "text.parse_math": False,  # a dollar in a run's name is a dollar
-    }
-    with rc_context(style), warnings.catch_warnings():
+    with rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a run's name, in a PNG
         canvas = Canvas(figsize=(WIDTH_INCHES, figure.height), layout="constrained")
         figure.draw(canvas)

@@ -5,10 +5,10 @@ K exits, P operating points, M bins.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +19,16 @@ from hdkd_cli.ui.report.drawing import (
     PAPER,
     SERIES,
     Figure,
+    Line,
+    beside,
     exit_colours,
-    legend_below,
+    legend,
+    matrix,
+    per_exit,
+    plot,
     rows_of,
     small_multiples,
-)
+)  # fmt: skip
 from hdkd_cli.ui.report.published import Network, published_for
 from hdkd_cli.ui.report.read import BudgetCurve, Evaluation, RunContent, printable
 from hdkd_cli.ui.report.training_figures import training_figures
@@ -35,23 +40,6 @@ COST = "multiply-accumulates per image (M)"
 MOST_CLASSES = 40  # that a matrix has room for
 
 
-@dataclass(frozen=True)
-class Line:
-    """A series of the accuracy-against-cost figure.
-
-    Attributes:
-        name: As the legend says it.
-        points: (cost in M, accuracy in %), by cost.
-        style: How matplotlib draws it.
-        listed: Whether the legend names it.
-    """
-
-    name: str
-    points: tuple[tuple[float, float], ...]
-    style: Mapping[str, Any]
-    listed: bool = True
-
-
 def shared_figures(runs: Sequence[RunContent]) -> Iterator[Figure]:
     """Figures with all runs in them."""
     measured = [(run, run.evaluation) for run in runs if run.evaluation is not None]
@@ -61,11 +49,8 @@ def shared_figures(runs: Sequence[RunContent]) -> Iterator[Figure]:
 
 def run_figures(run: RunContent, prefix: str) -> Iterator[Figure]:
     """Figures of one run; ``prefix`` starts their names."""
-    figures = [
-        *_of_evaluation(run),
-        *training_figures(run.history, run.settings.weights.learned),
-    ]
-    for figure in figures:
+    training = training_figures(run.history, run.settings.weights.learned)
+    for figure in chain(_of_evaluation(run), training):
         yield replace(figure, name=prefix + figure.name)
 
 
@@ -129,14 +114,11 @@ def _accuracy_against_cost(runs: Sequence[tuple[RunContent, Evaluation]]) -> Fig
 
     def draw(canvas: Canvas) -> None:
         axes = canvas.subplots()
-        for line in series:
-            label = line.name if line.listed else None
-            axes.plot(*zip(*line.points, strict=True), label=label, **line.style)
+        plot(axes, series, xlabel=f"mean {COST}", ylabel="test accuracy (%)")
         exits = series[0].points if len(runs) == 1 else ()
         for number, point in enumerate(exits, 1):
             axes.annotate(f"{number}", point, (0, 4), textcoords="offset points", ha="center")
-        axes.set(xlabel=f"mean {COST}", ylabel="test accuracy (%)")
-        legend_below(canvas, axes, columns=1)
+        legend(canvas, "outside lower left", columns=1)
 
     summary = "; ".join(
         f"{line.name}: {line.points[0][1]:.2f} % at {line.points[0][0]:.2f} M to "
@@ -150,7 +132,7 @@ def _accuracy_against_cost(runs: Sequence[tuple[RunContent, Evaluation]]) -> Fig
         caption=caption,
         alt=f"Test accuracy against mean cost. {summary}.",
         columns=("series", "macs_millions", "top1_pct"),
-        rows=tuple((line.name, *point) for line in series for point in line.points),
+        rows=[(line.name, *point) for line in series for point in line.points],
         draw=draw,
         height=3.0 + 0.17 * sum(line.listed for line in series),
     )
@@ -189,7 +171,7 @@ def _exit_shares(curve: BudgetCurve) -> Figure:
                 below += share
         axes.set(xlabel=f"mean {COST}", ylabel="test images that leave (%)", ylim=(0, 100))
         axes.grid(False)
-        legend_below(canvas, axes, columns=5)
+        legend(canvas, "outside lower left", columns=5)
 
     ends = ((costs[0], share_KP[:, 0]), (costs[-1], share_KP[:, -1]))
     said = "; ".join(
@@ -204,8 +186,8 @@ def _exit_shares(curve: BudgetCurve) -> Figure:
         if costs[0] < costs[-1]
         else "Share of the test images that leave at each exit, at the only cost there is.",
         alt=f"Stacked shares of exits 1 to {len(share_KP)} over the budget: {said}.",
-        columns=("macs_millions", *(f"exit_{k}_pct" for k in range(1, len(share_KP) + 1))),
-        rows=tuple((c, *s.tolist()) for c, s in zip(costs, share_KP.T, strict=True)),
+        columns=("macs_millions", *per_exit(len(share_KP), "pct")),
+        rows=beside(costs, share_KP.T),
         draw=draw,
     )
 
@@ -213,21 +195,19 @@ def _exit_shares(curve: BudgetCurve) -> Figure:
 def _reliability(evaluation: Evaluation) -> Figure:
     exits = evaluation.anytime["exits"]
     bins = len(evaluation.reliability_K[0].count_M)
+    edge_M = 100 * np.arange(bins + 1) / bins
 
     def draw(canvas: Canvas) -> None:
-        panels = small_multiples(canvas, len(exits))
+        panels = small_multiples(canvas, len(exits), "confidence (%)", "right (%)")
         for axes, exit_, diagram in zip(panels, exits, evaluation.reliability_K, strict=True):
-            centre_M = (np.arange(bins) + 0.5) / bins * 100
             accuracy_M = 100 * np.nan_to_num(diagram.accuracy_M)
-            axes.bar(centre_M, accuracy_M, 90 / bins, color=SERIES[0])
+            axes.bar(edge_M[:-1] + 50 / bins, accuracy_M, 90 / bins, color=SERIES[0])
             axes.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle=DASHES[1])
             said = f"exit {exit_['exit']}\nECE {exit_['ece_pct']:.1f} %"
             if exit_["auroc"] is not None:
                 said += f"\nAUROC {exit_['auroc']:.3f}"
             axes.set_title(said)
             axes.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100))
-        canvas.supxlabel("confidence (%)", fontsize="medium")
-        canvas.supylabel("right (%)", fontsize="medium")
 
     return Figure(
         name="reliability",
@@ -241,18 +221,19 @@ def _reliability(evaluation: Evaluation) -> Figure:
         + "; ".join(f"exit {e['exit']}: ECE {e['ece_pct']:.1f} %" for e in exits)
         + ".",
         columns=("exit", "bin_low_pct", "bin_high_pct", "images", "confidence_pct", "right_pct"),
-        rows=tuple(
+        rows=[
             (
                 exit_["exit"],
-                100 * m / bins,
-                100 * (m + 1) / bins,
-                int(diagram.count_M[m]),
-                _or_none(100 * diagram.confidence_M[m]),
-                _or_none(100 * diagram.accuracy_M[m]),
+                *edge_M[m : m + 2].tolist(),
+                int(one.count_M[m]),
+                *(
+                    100 * float(x_M[m]) if one.count_M[m] else None
+                    for x_M in (one.confidence_M, one.accuracy_M)
+                ),
             )
-            for exit_, diagram in zip(exits, evaluation.reliability_K, strict=True)
+            for exit_, one in zip(exits, evaluation.reliability_K, strict=True)
             for m in range(bins)
-        ),
+        ],
         draw=draw,
         height=0.5 + 1.65 * rows_of(len(exits)),
     )
@@ -264,13 +245,10 @@ def _confusion(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
 
     def draw(canvas: Canvas) -> None:
         axes = canvas.subplots()
-        mesh = axes.pcolormesh(share_CC, cmap="cividis", vmin=0, vmax=100)
-        ticks = [c + 0.5 for c in range(len(classes))]
-        axes.set_xticks(ticks, classes, rotation=90)
-        axes.set_yticks(ticks, classes)
-        axes.tick_params(length=0, labelsize=min(9.0, 150 / len(classes)))
-        axes.set(aspect="equal", ylim=(len(classes), 0), xlabel="taken for", ylabel="true class")
-        axes.grid(False)
+        mesh = matrix(axes, share_CC, classes, 100)
+        axes.tick_params(labelsize=min(9.0, 150 / len(classes)))
+        axes.tick_params(axis="x", rotation=90)
+        axes.set(xlabel="taken for", ylabel="true class")
         canvas.colorbar(mesh, ax=axes, shrink=0.7, label="images of the class (%)")
 
     wrong_CC = count_CC - np.diag(count_CC.diagonal())
@@ -284,10 +262,10 @@ def _confusion(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
         alt=f"Confusion matrix of {len(classes)} classes. Most frequent mistake: "
         f"{wrong_CC[true, taken]} images of {classes[true]} taken for {classes[taken]}.",
         columns=("class", "taken_for", "images", "pct_of_class"),
-        rows=tuple(
+        rows=[
             (classes[t], classes[p], int(count_CC[t, p]), float(share_CC[t, p]))
             for t, p in np.ndindex(count_CC.shape)
-        ),
+        ],
         draw=draw,
         height=4.4,
     )
@@ -298,7 +276,3 @@ def _file_name(text: str) -> str:
     return "".join(
         c if c.isascii() and (c.isalnum() or c == "-") else f"_{ord(c):x}_" for c in text
     )
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

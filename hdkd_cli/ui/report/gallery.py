@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -18,16 +18,8 @@ PICTURES = 6  # of each kind at an exit
 LARGEST = 96  # pixels a side; larger ones are reduced
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One image.
-
-    Attributes:
-        data_uri: A small PNG.
-        truth: Its class.
-        prediction: What the network took it for.
-        confidence: How sure it was.
-    """
+class Picture(NamedTuple):
+    """One image: a small PNG, its class, and what the network took it for, how sure of it."""
 
     data_uri: str
     truth: str
@@ -35,23 +27,14 @@ class Picture:
     confidence: float
 
 
-@dataclass(frozen=True)
-class ExitPictures:
-    """What leaves at one exit.
+class ExitPictures(NamedTuple):
+    """What leaves at one exit."""
 
-    Attributes:
-        exit: Counted from 1.
-        samples: How many images leave here.
-        right: How many of them are classified correctly.
-        easiest: The right ones, most confident first.
-        hardest: The wrong ones, most confident first: the mistakes nothing gave away.
-    """
-
-    exit: int
-    samples: int
-    right: int
-    easiest: tuple[Picture, ...]
-    hardest: tuple[Picture, ...]
+    exit: int  # counted from 1
+    samples: int  # that leave here
+    right: int  # of them
+    easiest: tuple[Picture, ...]  # the right ones, most confident first
+    hardest: tuple[Picture, ...]  # the wrong ones, likewise: the mistakes nothing gave away
 
 
 def read_gallery(curve: BudgetCurve, data: ImageData) -> tuple[ExitPictures, ...]:

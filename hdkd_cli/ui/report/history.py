@@ -20,21 +20,13 @@ from hdkd_cli.runs.metrics import read_metrics
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """A training run as metrics.jsonl tells it.
+    """A training run as metrics.jsonl tells it: records of its events."""
 
-    Attributes:
-        started: The record of its (last) beginning.
-        terms: What each weight belongs to.
-        steps: The records of training steps.
-        evaluated: The records of evaluations on the val split.
-        updated: The records of updates of the weights.
-    """
-
-    started: Mapping[str, Any]
-    terms: tuple[Term, ...]
+    started: Mapping[str, Any]  # the (last) beginning
+    terms: tuple[Term, ...]  # what each weight belongs to
     steps: tuple[Mapping[str, Any], ...]
-    evaluated: tuple[Mapping[str, Any], ...]
-    updated: tuple[Mapping[str, Any], ...]
+    evaluated: tuple[Mapping[str, Any], ...]  # on the val split
+    updated: tuple[Mapping[str, Any], ...]  # the weights
 
     @property
     def num_exits(self) -> int:

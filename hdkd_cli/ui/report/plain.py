@@ -10,8 +10,9 @@ import numpy as np
 
 from hdkd_cli.evaluation.compare import brief
 from hdkd_cli.ui.output import emit
+from hdkd_cli.ui.report.drawing import Line
 from hdkd_cli.ui.report.facts import ANYTIME_COLUMNS, BUDGET_COLUMNS, differing_settings, headline
-from hdkd_cli.ui.report.figures import Line, lines
+from hdkd_cli.ui.report.figures import lines
 from hdkd_cli.ui.report.read import RunContent, comparisons, printable
 
 WIDTH, HEIGHT = 64, 18  # characters of a chart

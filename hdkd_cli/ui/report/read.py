@@ -41,6 +41,12 @@ class Missing(NamedTuple):
     what: str
     command: str | None = None
 
+    @classmethod
+    def of(cls, run: RunFolder, what: str, verb: str = "", more: str = "") -> Missing:
+        """What ``run`` lacks, and the verb that makes it."""
+        command = f"hdkd {verb} {run.path}{more}" if verb else None
+        return cls(printable(what), command and printable(command))
+
     @property
     def sentence(self) -> str:
         """All of it as text."""
@@ -49,23 +55,14 @@ class Missing(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BudgetCurve:
-    """A policy on the test split.
+    """A policy on the test split."""
 
-    Attributes:
-        name: Its name in the run.
-        policy: The policy.
-        record: Its operating points, schema ``hdkd/budget/1``.
-        table: Confidences and predictions as the policy reads them.
-        result: Every sample's way out at every operating point.
-        chosen: The point of highest validation accuracy, counted from 0.
-    """
-
-    name: str
+    name: str  # in the run
     policy: ExitPolicy
-    record: Mapping[str, Any]
-    table: ExitTable
-    result: Simulation
-    chosen: int
+    record: Mapping[str, Any]  # its operating points, schema ``hdkd/budget/1``
+    table: ExitTable  # confidences and predictions as the policy reads them
+    result: Simulation  # every sample's way out at every operating point
+    chosen: int  # the point of highest validation accuracy, counted from 0
 
     @cached_property
     def correct_PN(self) -> NDArray[np.bool_]:
@@ -82,21 +79,13 @@ class BudgetCurve:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What the test scores say.
+    """What the test scores say."""
 
-    Attributes:
-        anytime: Each exit alone, schema ``hdkd/anytime/1``.
-        table: Confidence (largest probability) and prediction of each exit alone.
-        reliability_K: Their reliability diagrams.
-        curves: One for each policy of the run; the one calibrated last comes first.
-        answers: The same, as comparisons read it.
-    """
-
-    anytime: Mapping[str, Any]
-    table: ExitTable
+    anytime: Mapping[str, Any]  # each exit alone, schema ``hdkd/anytime/1``
+    table: ExitTable  # confidence (largest probability) and prediction of each exit alone
     reliability_K: tuple[Reliability, ...]
-    curves: tuple[BudgetCurve, ...]
-    answers: Answers
+    curves: tuple[BudgetCurve, ...]  # one a policy; the one calibrated last comes first
+    answers: Answers  # the same, as comparisons read it
 
     @property
     def confusion_CC(self) -> NDArray[np.int64]:
@@ -106,21 +95,11 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class RunContent:
-    """All that a report says about one run.
-
-    Attributes:
-        folder: The run.
-        label: Its short name here, unlike that of the others.
-        info: Its run.json.
-        settings: Its settings.
-        history: Its training; None: nothing was logged.
-        evaluation: Its test scores; None: there are none.
-        missing: What is not here, and why.
-    """
+    """All that a report says about one run; None where there is nothing to say."""
 
     folder: RunFolder
-    label: str
-    info: Mapping[str, Any]
+    label: str  # its short name here, unlike that of the others
+    info: Mapping[str, Any]  # its run.json
     settings: Settings
     history: History | None
     evaluation: Evaluation | None
@@ -167,16 +146,19 @@ def read_runs(folders: Sequence[RunFolder], scores_of: ScoresOf) -> list[RunCont
 def _read_run(run: RunFolder, scores_of: ScoresOf, letter: str, method: str) -> RunContent:
     info, settings = run.info(), run.settings()
     missing: list[Missing] = []
-    path = printable(str(run.path))
     if info.get("status") != "finished":
         said = (
             f"The run is not finished (status: {info.get('status')}): "
             "numbers are those of its newest checkpoint."
         )
-        missing.append(Missing(said, f"hdkd train --resume {path}"))
+        missing.append(Missing.of(run, said, "train --resume"))
     history = _history(run, missing)
     label = letter + printable(_name(run, info, method))
-    evaluation = _evaluation(run, settings, scores_of, missing, label, method)
+    evaluation = None
+    try:
+        evaluation = _evaluation(run, settings, scores_of(run), missing, label, method)
+    except ArtifactError as problem:
+        missing.append(Missing.of(run, f"There are no test scores: {problem}.", "eval-anytime"))
     return RunContent(run, label, info, settings, history, evaluation, tuple(missing))
 
 
@@ -192,39 +174,33 @@ def _history(run: RunFolder, missing: list[Missing]) -> History | None:
     try:
         history = read_history(run)
     except (OSError, RunError, ValueError, KeyError, TypeError) as problem:
-        missing.append(Missing(printable(f"The training log cannot be read ({problem}).")))
+        missing.append(Missing.of(run, f"The training log cannot be read ({problem})."))
         return None
     if history is None:
         said = "Nothing was logged in training yet: no weights and no validation accuracy."
-        missing.append(Missing(said, f"hdkd train --resume {printable(str(run.path))}"))
+        missing.append(Missing.of(run, said, "train --resume"))
     return history
 
 
 def _evaluation(
     run: RunFolder,
     settings: Settings,
-    scores_of: ScoresOf,
+    scores: Scores,
     missing: list[Missing],
     label: str,
     method: str,
-) -> Evaluation | None:
+) -> Evaluation:
     path = printable(str(run.path))
-    try:
-        scores = scores_of(run)
-    except ArtifactError as problem:
-        said = printable(f"There are no test scores: {problem}.")
-        missing.append(Missing(said, f"hdkd eval-anytime {path}"))
-        return None
     single = fixed_combination("single", scores.macs_K)
     temperatures, bins = (1.0,) * scores.num_exits, settings.evaluation.ece_bins
     table = tabulate(scores, single, temperatures, "max-prob")
     curves = _curves(run, scores, missing)
     if not curves:
         said = (
-            "No exit policy: nothing can be said about budgets, about where images leave, or about "
+            "No exit policy: nothing can be said about budgets, about who leaves where, or about "
             "easy and hard images."
         )
-        missing.append(Missing(said, f"hdkd calibrate-thresholds {path}"))
+        missing.append(Missing.of(run, said, "calibrate-thresholds"))
     exits = anytime(scores, single, temperatures, ece_bins=bins, run=path)
     classes, confusion = per_class(scores, single, temperatures)
     exits = exits.model_copy(update={"per_class": classes, "confusion": confusion})
@@ -232,8 +208,8 @@ def _evaluation(
         anytime=exits.as_record(),
         table=table,
         reliability_K=tuple(
-            reliability(table.confidence_KN[k], table.correct_KN[k], bins)
-            for k in range(scores.num_exits)
+            reliability(confidence_N, correct_N, bins)
+            for confidence_N, correct_N in zip(table.confidence_KN, table.correct_KN, strict=True)
         ),
         curves=curves,
         answers=Answers(
@@ -254,22 +230,21 @@ def _evaluation(
 def _curves(run: RunFolder, scores: Scores, missing: list[Missing]) -> tuple[BudgetCurve, ...]:
     last = (run.policies / "last").resolve().stem
     names = sorted(path.stem for path in run.policies.glob("*.json"))
-    path = printable(str(run.path))
     found = []
     for name in sorted(names, key=lambda name: name != last):
         try:
             policy = read_policy(run.policies / f"{name}.json")
             check_policy(policy, scores, allow_mismatch=False)
         except ArtifactError as problem:
-            said = printable(f"Policy “{name}” is left out: {problem}.")
-            missing.append(Missing(said, f"hdkd calibrate-thresholds {path}"))
+            said = f"Policy “{name}” is left out: {problem}."
+            missing.append(Missing.of(run, said, "calibrate-thresholds"))
             continue
         table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
         found.append(
             BudgetCurve(
                 name=name,
                 policy=policy,
-                record=budget(policy, scores, run=path).as_record(),
+                record=budget(policy, scores, run=printable(str(run.path))).as_record(),
                 table=table,
                 result=simulate(table, threshold_array(policy.points)),
                 chosen=policy.points.index(policy.select()),

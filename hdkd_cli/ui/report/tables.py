@@ -27,6 +27,7 @@ class Table(NamedTuple):
     caption: str = ""
     title: str = ""
     style: str = ""
+    guarantee: str = ""  # told before it
 
     @property
     def numeric(self) -> list[bool]:
@@ -47,12 +48,16 @@ def of_exits(run: RunContent, evaluation: Evaluation) -> Iterator[Table]:
 
 
 def of_policies(run: RunContent) -> Iterator[Table]:
-    """All operating points of each policy, and each class at the last exit."""
+    """All operating points of each policy with what it guarantees; each class at the last exit."""
     if run.evaluation is None:
         return
     for curve in run.evaluation.curves:
-        title = f"All operating points of policy {printable(curve.name)}"
-        yield _of_records(curve.record["points"], BUDGET_COLUMNS, title=title)
+        name = printable(curve.name)
+        guarantee = curve.policy.guarantee
+        said = "" if guarantee is None else f"Policy {name}: {guarantee.statement}"
+        points = curve.record["points"]
+        title = f"All operating points of policy {name}"
+        yield _of_records(points, BUDGET_COLUMNS, title=title, guarantee=said)
     yield _of_classes(run.evaluation, run.classes)
 
 
@@ -91,13 +96,8 @@ def _of_differences(first: str, found: Sequence[Difference]) -> Table:
     names += ["over seeds, Student’s t", "over seeds, bootstrap", "p (Holm)"] if seeds else []
     rows = []
     for one in found:
-        row = [
-            one.what,
-            f"{one.first_pct:.2f}",
-            f"{one.other_pct:.2f}",
-            _signed(one.difference_pct),
-        ]
-        row.append(_interval(one.low_pct, one.high_pct))
+        row = [one.what, f"{one.first_pct:.2f}", f"{one.other_pct:.2f}"]
+        row += [_signed(one.difference_pct), _interval(one.low_pct, one.high_pct)]
         if seeds:
             row += [
                 _interval(one.seeds_t_low_pct, one.seeds_t_high_pct),

@@ -6,23 +6,32 @@ K exits, T loss terms, S log records, E evaluations, U updates of the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hdkd_cli.method.terms import Term
 from hdkd_cli.ui.report.drawing import (
     DASHES,
-    PALETTE,
+    MUTED,
     PAPER,
     SERIES,
+    STEPS,
     Figure,
-    exit_colours,
-    legend_below,
+    Line,
+    beside,
+    exit_styles,
+    legend,
+    matrix,
+    over_steps,
+    per_exit,
+    plot,
     rows_of,
     small_multiples,
-)
+)  # fmt: skip
 from hdkd_cli.ui.report.history import History
 
 if TYPE_CHECKING:
@@ -31,7 +40,6 @@ if TYPE_CHECKING:
 
 MOMENTS = 6  # pictures of the weights over training
 LABELS = SERIES[1]  # what supervision is drawn in: unlike all colours of exits
-OTHERS = PALETTE["muted"][0]  # terms of other kinds
 
 
 def training_figures(history: History | None, learned: bool) -> Iterator[Figure]:
@@ -52,34 +60,18 @@ def training_figures(history: History | None, learned: bool) -> Iterator[Figure]
 
 
 def _weight_curves(history: History) -> Figure:
-    num_exits = history.num_exits
     weights_ST, names = history.weights_ST, [term.name for term in history.terms]
-
-    def draw(canvas: Canvas) -> None:
-        from matplotlib.lines import Line2D
-
-        panels = small_multiples(canvas, num_exits)
-        colours = [light for light, _ in exit_colours(num_exits)]
-        mark: dict[str, Any] = {"marker": "."} if len(history.step_S) == 1 else {}
-        keys: dict[str, Line2D] = {}
-        for term, weight_S in sorted(
-            zip(history.terms, weights_ST.T, strict=True), key=lambda pair: pair[0].teacher or 0
-        ):
-            source, style = _drawn_as(term, colours)
-            keys.setdefault(source, Line2D([], [], label=source, **style))
-            for axes in panels if term.student is None else [panels[term.student - 1]]:
-                axes.plot(history.step_S, weight_S, linewidth=1.3, **style, **mark)
-        for k, axes in enumerate(panels):
-            axes.set_title(f"exit {k + 1} learns from")
-            axes.set_ylim(0, 1.05 * weights_ST.max())
-            axes.locator_params(axis="x", nbins=3)
-        canvas.supxlabel("optimiser steps", fontsize="medium")
-        canvas.supylabel("weight of the loss", fontsize="medium")
-        canvas.legend(handles=list(keys.values()), loc="outside upper left", ncols=5)
-
-    first, last = weights_ST[0], weights_ST[-1]
+    lines = sorted(
+        zip(history.terms, _of_terms(history, history.step_S, weights_ST, 1.3), strict=True),
+        key=lambda pair: pair[0].teacher or 0,
+    )
+    panels = {
+        f"exit {k} learns from": [line for term, line in lines if term.student in (None, k)]
+        for k in range(1, history.num_exits + 1)
+    }
     said = ", ".join(
-        f"{name} {a:.2f} to {b:.2f}" for name, a, b in zip(names, first, last, strict=True)
+        f"{name} {a:.2f} to {b:.2f}"
+        for name, a, b in zip(names, weights_ST[0], weights_ST[-1], strict=True)
     )
     return Figure(
         name="weights-over-training",
@@ -89,56 +81,61 @@ def _weight_curves(history: History) -> Figure:
         "from each later exit (distillation).",
         alt=f"Loss weights from the first to the last record: {said}.",
         columns=("step", *names),
-        rows=tuple((int(s), *w.tolist()) for s, w in zip(history.step_S, weights_ST, strict=True)),
-        draw=draw,
-        height=0.9 + 1.35 * rows_of(num_exits),
+        rows=beside(history.step_S, weights_ST),
+        draw=partial(
+            over_steps, panels=panels, y="weight of the loss", top=1.05 * weights_ST.max()
+        ),
+        height=0.9 + 1.35 * rows_of(history.num_exits),
     )
 
 
-def _drawn_as(term: Term, colours: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """What an exit learns from in ``term``, and how its weight is drawn."""
-    if term.teacher is not None:
-        place = term.teacher - 1
-        style = {"color": colours[place], "linestyle": DASHES[place % len(DASHES)]}
-        return f"exit {term.teacher}", style
-    if term.kind == "supervision":
-        return "labels", {"color": LABELS}
-    return term.kind, {"color": OTHERS, "linestyle": DASHES[-1]}
+def _of_terms(history: History, step: Any, values: Any, width: float) -> list[Line]:
+    """A line for each term, (steps) and (steps, T), named by what an exit learns from."""
+    styles = exit_styles(history.num_exits)
+
+    def named(term: Term) -> tuple[str, dict[str, Any]]:
+        if term.teacher is not None:
+            return f"exit {term.teacher}", styles[term.teacher - 1]
+        if term.kind == "supervision":
+            return "labels", {"color": LABELS}
+        return term.kind, {"color": MUTED, "linestyle": DASHES[-1]}
+
+    return [
+        Line(name, np.column_stack([step, of_term]), {"linewidth": width, **style})
+        for (name, style), of_term in zip(map(named, history.terms), values.T, strict=True)
+    ]
 
 
 def _weight_matrix(history: History, learned: bool) -> Figure:
     weights_KK = history.matrix(-1)
-    step = int(history.step_S[-1])
+    cells = [*_cells(weights_KK)]
 
     def draw(canvas: Canvas) -> None:
         axes = canvas.subplots()
         mesh = _matrix(axes, weights_KK, float(np.nanmax(weights_KK)))
-        size = min(8.0, 52 / len(weights_KK))
-        for (student, teacher), weight in np.ndenumerate(weights_KK):
-            if not math.isnan(weight):
-                red, green, blue, _ = mesh.to_rgba(weight)
-                bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
-                axes.text(
-                    teacher + 0.5, student + 0.5, f"{weight:.2f}", fontsize=size,
-                    color="#0a0a0a" if bright else "#fdfdfd", ha="center", va="center",
-                )  # fmt: skip
+        for student, teacher, weight in cells:
+            red, green, blue, _ = mesh.to_rgba(weight)
+            bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+            axes.text(
+                teacher - 0.5, student - 0.5, f"{weight:.2f}", ha="center", va="center",
+                fontsize=min(8.0, 52 / len(weights_KK)), color="#0a0a0a" if bright else "#fdfdfd",
+            )  # fmt: skip
         axes.set(xlabel="teacher (exit)", ylabel="student (exit)")
 
     said = ", ".join(
-        f"exit {s + 1} from {'labels' if s == t else f'exit {t + 1}'} {w:.2f}"
-        for (s, t), w in np.ndenumerate(weights_KK)
-        if not math.isnan(w)
+        f"exit {s} from {'labels' if s == t else f'exit {t}'} {weight:.2f}"
+        for s, t, weight in cells
     )
     return Figure(
         name="weights-matrix",
         section="training",
         title="Learned weights at the end" if learned else "Fixed weights",
-        caption=f"Weights at step {step:,}: rows are students, columns their teachers; on the "
-        "diagonal the weight of the labels."
+        caption=f"Weights at step {history.step_S[-1]:,}: rows are students, columns their "
+        "teachers; on the diagonal the weight of the labels."
         + ("" if learned else " This run does not learn them."),
         alt=f"Teacher by student matrix of loss weights: {said}.",
         columns=("student", "teacher", "weight"),
-        rows=tuple(_matrix_rows(weights_KK)),
+        rows=cells,
         draw=draw,
         height=min(4.6, 2.2 + 0.2 * len(weights_KK)),
     )
@@ -147,15 +144,15 @@ def _weight_matrix(history: History, learned: bool) -> Figure:
 def _weight_moments(history: History) -> Figure:
     count = min(MOMENTS, len(history.step_S))
     places = np.unique(np.linspace(0, len(history.step_S) - 1, count).round().astype(int)).tolist()
-    largest = max(float(np.nanmax(history.matrix(place))) for place in places)
+    weights = {int(history.step_S[place]): history.matrix(place) for place in places}
+    largest = max(float(np.nanmax(weights_KK)) for weights_KK in weights.values())
 
     def draw(canvas: Canvas) -> None:
-        panels = small_multiples(canvas, len(places), share=False)
-        for axes, place in zip(panels, places, strict=True):
-            mesh = _matrix(axes, history.matrix(place), largest)
-            axes.set_title(f"step {history.step_S[place]:,}")
-        canvas.supxlabel("teacher (exit)", fontsize="medium")
-        canvas.supylabel("student (exit)", fontsize="medium")
+        of_both = ("teacher (exit)", "student (exit)")
+        panels = small_multiples(canvas, len(weights), *of_both, share=False)
+        for axes, (step, weights_KK) in zip(panels, weights.items(), strict=True):
+            mesh = _matrix(axes, weights_KK, largest)
+            axes.set_title(f"step {step:,}")
         bar = canvas.colorbar(mesh, ax=panels, shrink=0.7, label="weight")
         bar.outline.set_visible(False)
 
@@ -166,36 +163,28 @@ def _weight_moments(history: History) -> Figure:
         caption="The same matrix at equal distances from the first record to the last, on one "
         "scale of colour.",
         alt="Teacher by student matrices of loss weights at steps "
-        + ", ".join(f"{history.step_S[place]:,}" for place in places)
+        + ", ".join(f"{step:,}" for step in weights)
         + ".",
         columns=("step", "student", "teacher", "weight"),
-        rows=tuple(
-            (int(history.step_S[place]), *row)
-            for place in places
-            for row in _matrix_rows(history.matrix(place))
-        ),
+        rows=[(step, *cell) for step, weights_KK in weights.items() for cell in _cells(weights_KK)],
         draw=draw,
-        height=0.5 + 1.35 * rows_of(len(places)),
+        height=0.5 + 1.35 * rows_of(len(weights)),
     )
 
 
 def _updates(history: History) -> Figure:
-    names = [term.name for term in history.terms]
     step_U = [record["step"] for record in history.updated]
     objective_U = np.array([record["val_loss"] for record in history.updated], np.float64)
     slope_UT = np.array([record["hypergradient_T"] for record in history.updated], np.float64)
     left_out = sum(not record["applied"] for record in history.updated)
+    style = {"color": LABELS, "linewidth": 1}
 
     def draw(canvas: Canvas) -> None:
         upper, lower = canvas.subplots(2, 1, sharex=True)
-        colours = [light for light, _ in exit_colours(history.num_exits)]
-        mark: dict[str, Any] = {"marker": "."} if len(step_U) == 1 else {}
-        upper.plot(step_U, objective_U, color=LABELS, linewidth=1, **mark)
-        upper.set(ylabel="objective")
-        for term, slope_U in zip(history.terms, slope_UT.T, strict=True):
-            _, style = _drawn_as(term, colours)
-            lower.plot(step_U, slope_U, linewidth=0.8, **style, **mark)
-        lower.set(xlabel="optimiser steps", ylabel="derivative by weight")
+        points = np.column_stack([step_U, objective_U])
+        plot(upper, [Line("objective", points, style)], ylabel="objective")
+        slopes = _of_terms(history, step_U, slope_UT, 0.8)
+        plot(lower, slopes, xlabel=STEPS, ylabel="derivative by weight")
 
     applied = f"{len(step_U):,} updates"
     if left_out:
@@ -208,27 +197,25 @@ def _updates(history: History) -> Figure:
         f"derivative by each weight (below 0: more of that loss would have helped); {applied}.",
         alt=f"Validation objective and derivatives at {applied}; the objective went from "
         f"{objective_U[0]:.3f} to {objective_U[-1]:.3f}.",
-        columns=("step", "objective", *(f"d_{name}" for name in names)),
-        rows=tuple(
-            (step, float(value), *slope_T.tolist())
-            for step, value, slope_T in zip(step_U, objective_U, slope_UT, strict=True)
-        ),
+        columns=("step", "objective", *(f"d_{term.name}" for term in history.terms)),
+        rows=beside(step_U, np.column_stack([objective_U, slope_UT])),
         draw=draw,
         height=3.4,
     )
 
 
 def _validation(history: History) -> Figure:
-    accuracy_EK = history.evaluated_EK("top1_pct_K")
+    step_E, accuracy_EK = history.val_step_E, history.evaluated_EK("top1_pct_K")
 
     def draw(canvas: Canvas) -> None:
-        axes = canvas.subplots()
-        mark = {"marker": "."} if len(accuracy_EK) == 1 else {}
-        for k, (light, _) in enumerate(exit_colours(history.num_exits)):
-            style = {"color": light, "linestyle": DASHES[k % len(DASHES)], **mark}
-            axes.plot(history.val_step_E, accuracy_EK[:, k], label=f"exit {k + 1}", **style)
-        axes.set(xlabel="optimiser steps", ylabel="validation accuracy (%)")
-        legend_below(canvas, axes, columns=5)
+        lines = [
+            Line(f"exit {k}", np.column_stack([step_E, accuracy_E]), style)
+            for k, (accuracy_E, style) in enumerate(
+                zip(accuracy_EK.T, exit_styles(history.num_exits), strict=True), 1
+            )
+        ]
+        plot(canvas.subplots(), lines, xlabel=STEPS, ylabel="validation accuracy (%)")
+        legend(canvas, "outside lower left", columns=5)
 
     last = ", ".join(f"exit {k} {a:.2f} %" for k, a in enumerate(accuracy_EK[-1], 1))
     return Figure(
@@ -237,36 +224,31 @@ def _validation(history: History) -> Figure:
         title="Validation accuracy over training",
         caption="Accuracy of each exit on the val split, as training went on.",
         alt=f"Validation accuracy of each exit over training; at the end {last}.",
-        columns=("step", *(f"exit_{k}_top1_pct" for k in range(1, history.num_exits + 1))),
-        rows=tuple(
-            (int(s), *a.tolist()) for s, a in zip(history.val_step_E, accuracy_EK, strict=True)
-        ),
+        columns=("step", *per_exit(history.num_exits, "top1_pct")),
+        rows=beside(step_E, accuracy_EK),
         draw=draw,
     )
 
 
 def _losses(history: History) -> Figure:
-    train_SK, val_EK = history.losses_SK, history.evaluated_EK("nll_K")
-
-    def draw(canvas: Canvas) -> None:
-        panels = small_multiples(canvas, history.num_exits)
-        for k, axes in enumerate(panels):
-            mark: dict[str, Any] = {"marker": "."} if len(train_SK) == 1 else {}
-            axes.plot(
-                history.step_S, train_SK[:, k], color=SERIES[0], linestyle=DASHES[1],
-                label="train (augmented)", **mark,
-            )  # fmt: skip
-            axes.plot(history.val_step_E, val_EK[:, k], color=SERIES[1], marker=".", label="val")
-            axes.set_title(f"exit {k + 1}")
-            axes.locator_params(axis="x", nbins=3)
-        canvas.supxlabel("optimiser steps", fontsize="medium")
-        canvas.supylabel("cross-entropy (nats)", fontsize="medium")
-        handles, labels = panels[0].get_legend_handles_labels()
-        canvas.legend(handles, labels, loc="outside upper left", ncols=2)
-
+    num_exits, train_SK, val_EK = (
+        history.num_exits,
+        history.losses_SK,
+        history.evaluated_EK("nll_K"),
+    )
+    kinds = (
+        ("train", "train (augmented)", history.step_S, train_SK, {"linestyle": DASHES[1]}),
+        ("val", "val", history.val_step_E, val_EK, {"marker": "."}),
+    )
+    panels = {
+        f"exit {k + 1}": [
+            Line(name, np.column_stack([step_N, loss_NK[:, k]]), {"color": colour, **style})
+            for (_, name, step_N, loss_NK, style), colour in zip(kinds, SERIES, strict=False)
+        ]
+        for k in range(num_exits)
+    }
     last_train = ", ".join(f"{loss:.3g}" for loss in train_SK[-1])
     last_val = ", ".join(f"{loss:.3g}" for loss in val_EK[-1]) if len(val_EK) else "not measured"
-    kinds = [("train", history.step_S, train_SK), ("val", history.val_step_E, val_EK)]
     return Figure(
         name="losses",
         section="training",
@@ -274,38 +256,25 @@ def _losses(history: History) -> Figure:
         caption="Cross-entropy of each exit with the labels: on augmented training images (mean "
         "of a stretch, while the weights change) and on the val split. Where val rises and train "
         "falls, an exit overfits.",
-        alt=f"Cross-entropy of exits 1 to {history.num_exits} at the end: train {last_train}; "
+        alt=f"Cross-entropy of exits 1 to {num_exits} at the end: train {last_train}; "
         f"val {last_val}.",
-        columns=("split", "step", *(f"exit_{k}_nats" for k in range(1, history.num_exits + 1))),
-        rows=tuple(
-            (split, int(step), *loss_K.tolist())
-            for split, steps, losses in kinds
-            for step, loss_K in zip(steps, losses, strict=True)
-        ),
-        draw=draw,
-        height=0.9 + 1.35 * rows_of(history.num_exits),
+        columns=("split", "step", *per_exit(num_exits, "nats")),
+        rows=[(split, *row) for split, _, *of_it, _ in kinds for row in beside(*of_it)],
+        draw=partial(over_steps, panels=panels, y="cross-entropy (nats)"),
+        height=0.9 + 1.35 * rows_of(num_exits),
     )
 
 
-def _matrix(axes: Axes, weights_KK: Any, largest: float) -> Any:
-    """Draw a matrix, exit 1 at the top left; return what maps weights to colours."""
-    num_exits = len(weights_KK)
-    mesh = axes.pcolormesh(
-        np.ma.masked_invalid(weights_KK), cmap="cividis", vmin=0, vmax=largest,
-        edgecolors=PAPER, linewidth=1,
-    )  # fmt: skip
-    ticks = [k + 0.5 for k in range(0, num_exits, 1 + num_exits // 8)]
-    names = [f"{tick + 0.5:.0f}" for tick in ticks]
-    axes.set_xticks(ticks, names)
-    axes.set_yticks(ticks, names)
-    axes.set(aspect="equal", ylim=(num_exits, 0))
-    axes.tick_params(length=0)
-    axes.grid(False)
+def _matrix(axes: Axes, weights_KK: NDArray[np.float64], largest: float) -> Any:
+    """Draw weights, exit 1 at the top left; return what maps them to colours."""
+    every = 1 + len(weights_KK) // 8
+    names = ["" if k % every else f"{k + 1}" for k in range(len(weights_KK))]
     axes.spines[:].set_visible(False)
-    return mesh
+    return matrix(axes, weights_KK, names, largest, edgecolors=PAPER, linewidth=1)
 
 
-def _matrix_rows(weights_KK: Any) -> Iterator[tuple[int, int, float]]:
+def _cells(weights_KK: NDArray[np.float64]) -> Iterator[tuple[int, int, float]]:
+    """(student, teacher, weight), exits counted from 1, of all terms that there are."""
     for (student, teacher), weight in np.ndenumerate(weights_KK):
         if not math.isnan(weight):
             yield student + 1, teacher + 1, float(weight)

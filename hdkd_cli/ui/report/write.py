@@ -19,7 +19,7 @@ from hdkd_cli.ui.report.drawing import Drawing, css_colours, drawn, inline_svg
 from hdkd_cli.ui.report.facts import differing_settings, facts, headline, setting_rows
 from hdkd_cli.ui.report.figures import run_figures, shared_figures
 from hdkd_cli.ui.report.gallery import ExitPictures, read_gallery
-from hdkd_cli.ui.report.read import Missing, RunContent, comparisons, printable
+from hdkd_cli.ui.report.read import Missing, RunContent, comparisons
 from hdkd_cli.ui.report.tables import Table, of_comparison, of_exits, of_policies
 
 Gallery = tuple[ExitPictures, ...]
@@ -100,30 +100,18 @@ def page(
 
 def _view(run: RunContent, drawings: Sequence[Drawing], gallery: Gallery) -> Mapping[str, Any]:
     """A run as the template reads it."""
-    curves = () if run.evaluation is None else run.evaluation.curves
-    parts = {
-        section: {
-            "title": title,
-            "drawings": [one for one in drawings if one.figure.section == section],
-            "guarantees": [],
-            "tables": [],
-        }
-        for section, title in SECTIONS.items()
-    }
-    parts["leaving"]["tables"] = list(of_policies(run))
-    parts["leaving"]["guarantees"] = [
-        f"Policy {printable(curve.name)}: {curve.policy.guarantee.statement}"
-        for curve in curves
-        if curve.policy.guarantee is not None
-    ]
+    drawn_in = {s: [one for one in drawings if one.figure.section == s] for s in SECTIONS}
+    tables = {"leaving": [*of_policies(run)], "training": []}
     return {
-        "label": run.label,
-        "path": run.path,
+        "content": run,
         "headline": headline(run),
-        "missing": run.missing,
-        "parts": [part for part in parts.values() if part["drawings"] or part["tables"]],
+        "parts": [
+            (title, drawn_in[section], tables[section])
+            for section, title in SECTIONS.items()
+            if drawn_in[section] or tables[section]
+        ],
         "gallery": gallery,
-        "facts": Table((), [list(pair) for pair in facts(run).items()], style="facts"),
+        "facts": Table((), [*facts(run).items()], style="facts"),
         "settings": Table(("setting", "value", "from"), setting_rows(run), style="settings"),
     }
 
@@ -146,8 +134,8 @@ def _with_gallery(run: RunContent, data_root: str | None) -> tuple[RunContent, G
         data = images_of_run(run.folder, None if data_root is None else Path(data_root))
         return run, read_gallery(run.evaluation.curves[0], data)
     except DataError as problem:
-        said = printable(f"No easy and hard images: {problem}.")
-        missing = Missing(said, f"hdkd report {run.path} --data-dir FOLDER")
+        said = f"No easy and hard images: {problem}."
+        missing = Missing.of(run.folder, said, "report", " --data-dir FOLDER")
         return replace(run, missing=(*run.missing, missing)), ()
 
 
@@ -164,7 +152,5 @@ def _write_figure(drawing: Drawing, folder: Path) -> None:
     write_text(folder / f"{figure.name}.svg", drawing.svg)
     write_bytes(folder / f"{figure.name}.png", drawing.png)
     lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(figure.columns)
-    writer.writerows(figure.rows)
+    csv.writer(lines, lineterminator="\n").writerows([figure.columns, *figure.rows])
     write_text(folder / f"{figure.name}.csv", lines.getvalue())
