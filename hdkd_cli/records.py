@@ -353,7 +353,7 @@ class StudyRow(Part):
     combined_top1_pct: tuple[float, ...]
     """Accuracy within each budget, each exit with the mean of those before it."""
     seconds: float
-    """Time that its steps took."""
+    """Time that its steps took, and the continuations that its weights were learned from."""
     precision: str
     """Arithmetic it was trained in."""
     revision: str | None

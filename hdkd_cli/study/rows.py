@@ -86,12 +86,14 @@ def settings_sha256(settings: Settings) -> str:
 
 
 def training_seconds(run: RunFolder) -> float:
-    """Seconds that the steps of a run took in all, however often it was resumed."""
+    """Seconds that steps and continuations of a run took in all, however often it was resumed."""
     seconds, before, batch = 0.0, 0, run.settings().training.batch_size
     for event in read_metrics(run.metrics):
         if event["event"] == "step":
             seconds += (event["step"] - before) * batch / event["images_per_s"]
             before = event["step"]
+        elif event["event"] == "tradeoffs":
+            seconds += event["seconds"]
     return seconds
 
 

@@ -20,17 +20,13 @@ from hdkd_cli.method.tradeoffs import Tradeoffs, relative_loss
 from hdkd_cli.training.events import TradeoffsMoved
 from hdkd_cli.training.monitor import accuracy_and_nll
 from hdkd_cli.training.optimizer import set_rate
+from hdkd_cli.training.schedule import round_steps
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, take_step
 
 LONGEST_HORIZON = 150
 """Steps of a continuation where an epoch is longer: enough to reproduce what whole runs say."""
-
-
-def round_steps(total_steps: int, rounds: int) -> tuple[int, ...]:
-    """The steps before which a round is held: spread evenly over the schedule, none at its ends."""
-    return tuple(round(total_steps * place / (rounds + 1)) for place in range(1, rounds + 1))
 
 
 def round_due(state: TrainState, total_steps: int) -> bool:

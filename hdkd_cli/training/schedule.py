@@ -40,6 +40,11 @@ def weights_learning_rate(updates: int) -> float:
     return min(0.01, 2.5 / max(1, updates))
 
 
+def round_steps(total_steps: int, rounds: int) -> tuple[int, ...]:
+    """The steps before which a round is held: spread evenly over the schedule, none at its ends."""
+    return tuple(round(total_steps * place / (rounds + 1)) for place in range(1, rounds + 1))
+
+
 def learning_rate(
     step: int, total_steps: int, optimizer: OptimizerSettings, schedule: ScheduleSettings
 ) -> float:

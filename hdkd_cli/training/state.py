@@ -31,7 +31,7 @@ from hdkd_cli.training.optimizer import build_optimizer, optimizer_tensors, prec
 from hdkd_cli.training.precision import LossScale, autocast_dtype
 from hdkd_cli.training.regimes import Regime
 from hdkd_cli.training.replay import ReplayedWeights
-from hdkd_cli.training.schedule import Schedule, weights_learning_rate
+from hdkd_cli.training.schedule import Schedule, round_steps, weights_learning_rate
 from hdkd_cli.training.totals import Totals
 
 
@@ -221,6 +221,9 @@ class TrainState:
 
     def updates_before(self, step: int) -> int:
         """Updates of the weights that are due before the step with index ``step``."""
+        if self.tradeoffs is not None:
+            rounds = round_steps(self.schedule.total, self.settings.weights.rounds)
+            return sum(at < step for at in rounds)
         if self.harmonizer is None:
             return 0
         return self.regime.updates_before(step, self.harmonizer.interval)

@@ -26,6 +26,7 @@ from hdkd_cli.training.events import (
     RunEnded,
     RunStarted,
     StepLogged,
+    TradeoffsMoved,
     WeightsUpdated,
 )
 from hdkd_cli.ui.console import visible
@@ -84,6 +85,8 @@ class PlainProgress:
                     self._say(f"{self._position(event)}  {self._speed(event)}")
             case WeightsUpdated():
                 self._updated = event
+            case TradeoffsMoved():
+                self._say(round_line(event))
             case Evaluated():
                 assert self._started is not None
                 accuracies = " ".join(f"{a:.2f}" for a in event.top1_pct_K)
@@ -152,6 +155,8 @@ class LiveProgress:
                 self._logged = event
             case WeightsUpdated():
                 self._updated = event
+            case TradeoffsMoved():
+                self._console.print(round_line(event), highlight=False)
             case Evaluated():
                 self._evaluated = event
             case CheckpointSaved():
@@ -236,6 +241,12 @@ def update_line(terms: Sequence[Term], update: WeightsUpdated) -> str:
     said = "  ".join(f"{name} {slopes[name]:+.2g}" for name in steepest)
     ending = "" if update.applied else "  (not applied)"
     return f"weights' objective {update.val_loss:.3f}  steepest derivatives {said}{ending}"
+
+
+def round_line(event: TradeoffsMoved) -> str:
+    """Where a round of continuations took the shared parameters of the weights."""
+    moved = ", ".join(f"{n} {phi:+.2f}" for n, phi in zip(event.names, event.phi_M, strict=True))
+    return f"step {event.step}  weights: {moved}  ({duration(event.seconds)} of continuations)"
 
 
 def left_out(event: StepLogged) -> str:

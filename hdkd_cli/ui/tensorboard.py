@@ -7,7 +7,14 @@ from types import TracebackType
 from typing import Self
 
 from hdkd_cli.errors import UsageError
-from hdkd_cli.training.events import Evaluated, Event, RunStarted, StepLogged, WeightsUpdated
+from hdkd_cli.training.events import (
+    Evaluated,
+    Event,
+    RunStarted,
+    StepLogged,
+    TradeoffsMoved,
+    WeightsUpdated,
+)
 
 
 class TensorBoardSink:
@@ -66,6 +73,9 @@ class TensorBoardSink:
                 for name, derivative in zip(self._terms, event.hypergradient_T, strict=True):
                     scalars[f"hypergradient/{name}"] = derivative
                 self._write(scalars, event.step)
+            case TradeoffsMoved():
+                moved = zip(event.names, event.phi_M, strict=True)
+                self._write({f"tradeoffs/{name}": phi for name, phi in moved}, event.step)
             case Evaluated():
                 scalars = {}
                 for k, (accuracy, nll) in enumerate(

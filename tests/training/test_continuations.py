@@ -9,16 +9,18 @@ from hdkd_cli.data import open_data
 from hdkd_cli.errors import InterruptedRun
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.schema import WeightSettings
-from hdkd_cli.training.continuations import round_steps, try_out
+from hdkd_cli.training.continuations import try_out
 from hdkd_cli.training.distributed import ALONE
-from hdkd_cli.training.events import TradeoffsMoved
+from hdkd_cli.training.events import RunStarted, TradeoffsMoved
 from hdkd_cli.training.loop import train_stream
 from hdkd_cli.training.monitor import accuracy_and_nll
+from hdkd_cli.training.schedule import round_steps
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, take_step
+from hdkd_cli.ui.progress import PlainProgress
 
-WEIGHTS = WeightSettings(learner="continuations", rounds=2, horizon=4)
+WEIGHTS = WeightSettings(learner="continuations", rounds=2, horizon=2)
 SETTINGS = changed(small_settings(weights=WEIGHTS), "training", log_every=1)
 
 
@@ -41,10 +43,10 @@ def trained_by_hand(raw_T: torch.Tensor, rates: list[float]) -> torch.Tensor:
 
 
 def test_a_continuation_is_training_with_other_weights_and_a_falling_rate(state):
-    """Horizon 4, then 2 steps on the way to zero: rates 2/3 and 1/3 of the moment's."""
+    """Horizon 2, then a step on the way to zero, at half the moment's rate."""
     data, stream = open_data(SETTINGS.data), train_stream(state, open_data(SETTINGS.data))
     objective_M2 = try_out(state, state.tradeoffs, data, stream, 0.1, StopRequest())
-    rates = [0.1] * 4 + [0.1 * 2 / 3, 0.1 / 3]
+    rates = [0.1, 0.1, 0.05]
     for m, pair in enumerate(state.tradeoffs.probes(WEIGHTS.probe)):
         for side, phi_M in enumerate(pair):
             nll_K = trained_by_hand(state.tradeoffs.raw(phi_M), rates)
@@ -79,12 +81,19 @@ def test_rounds_lie_within_the_schedule():
 
 
 def test_a_run_holds_its_rounds_once_and_follows_what_they_found(runs_dir):
-    moved, run = [], begin(runs_dir, SETTINGS)
-    go(run, SETTINGS, sink=lambda e: moved.append(e) if isinstance(e, TradeoffsMoved) else None)
+    events, run = [], begin(runs_dir, SETTINGS)
+    go(run, SETTINGS, sink=events.append)
+    assert next(e for e in events if isinstance(e, RunStarted)).weight_updates == 2
+    moved = [e for e in events if isinstance(e, TradeoffsMoved)]
     assert [e.step for e in moved] == list(round_steps(12, 2))
     assert all(len(e.up_M) == len(e.names) == 3 for e in moved)
     weights = [e["weights_T"] for e in read_metrics(run.metrics) if e["event"] == "step"]
     assert weights[0] == weights[3] != weights[4]
+    said: list[str] = []
+    for event in moved:
+        PlainProgress(said.append)(event)
+    assert [line.split()[:2] for line in said] == [["step", "4"], ["step", "8"]]
+    assert "share of distillation" in said[0]
 
 
 @pytest.mark.parametrize("at", [4, 5])
@@ -118,7 +127,7 @@ def test_a_signal_within_a_round_gives_it_up_and_it_is_held_anew(runs_dir, monke
     monkeypatch.setattr(continuations, "take_step", signalled)
     with pytest.raises(InterruptedRun):
         go(stopped, SETTINGS)
-    assert len(calls) < 20
+    assert len(calls) < 15
     assert stopped.checkpoint().state().step == round_steps(12, 2)[0]
     monkeypatch.undo()
     go(stopped, SETTINGS, resume=True)
