@@ -9,7 +9,7 @@ process of its own. What is asked of it, in this order:
     early exit   images that leave early get the answers of the exits that all images went through
     ONNX         three programs, which onnxruntime runs with the network's numbers
 
-    python benchmarks/backbones.py                  all models that results/backbones.json has not
+    python benchmarks/backbones.py                  what results/backbones.json does not say yet
     python benchmarks/backbones.py --without-onnx   but for the last check, which takes the longest
     python benchmarks/backbones.py MODEL@SIZE ...   some of them, and write nothing
 """
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ LIMIT_S = 240
 FORK = multiprocessing.get_context("fork")  # what is imported here need not be imported again
 EXITS, CLASSES = 3, 10
 CHECKS = ("cut", "trains", "forward mode", "early exit", "ONNX")
+UNFINISHED = "unfinished"
+"""Key of a record: which check was not done in time, and how it ended."""
 
 MODELS = {
     "torchvision": (
@@ -185,27 +187,30 @@ def onnx(case: Case) -> str | None:
     return None
 
 
-def examine(model: str, checks: Sequence[str] = CHECKS) -> dict[str, Any]:
-    """What works with MODEL@SIZE: check → None, or the reason why not."""
+RUNS: dict[str, Callable[[Case], str | None]] = dict(
+    zip(CHECKS, (cut, trains, forward_mode, early_exit, onnx), strict=True)
+)
+
+
+def examine(model: str, checks: Sequence[str] = CHECKS) -> Iterator[tuple[str, Any]]:
+    """What works with MODEL@SIZE, as it is found: check → None, or the reason why not.
+
+    Every check has a network of its own, as it was built: they can be made one at a time.
+    """
     name, _, size = model.partition("@")
-    record: dict[str, Any] = {"model": name, "image_size": int(size)}
     try:
         case = Case(name, int(size))
     except Exception as problem:
-        return record | {"cut": _first(problem)}
+        yield "cut", _first(problem)
+        return
     macs_K = measure_costs(case.net).macs_K
-    record["exits_after"] = case.net.arguments["after"]
-    record["macs_frac"] = [round(macs / macs_K[-1], 3) for macs in macs_K]
-    runs: dict[str, Callable[[Case], str | None]] = dict(
-        zip(CHECKS, (cut, trains, forward_mode, early_exit, onnx), strict=True)
-    )
+    yield "exits_after", case.net.arguments["after"]
+    yield "macs_frac", [round(macs / macs_K[-1], 3) for macs in macs_K]
     for check in checks:
-        case.net.eval()
         try:
-            record[check] = runs[check](case)
+            yield check, RUNS[check](Case(name, int(size)))
         except Exception as problem:
-            record[check] = _first(problem)
-    return record
+            yield check, _first(problem)
 
 
 def _first(problem: Exception) -> str:
@@ -217,36 +222,48 @@ def examine_all(versions: dict[str, str], checks: Sequence[str]) -> list[dict[st
     """One record per model, each from a process of its own; what was found before is kept."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     records = kept["records"] if kept.get("versions") == versions else []
-    done = {r["model"] for r in records if r.get("cut") is not None or checks[-1] in r}
-    records = [record for record in records if record["model"] in done]
+    known = {record["model"]: record for record in records}
     for library, models in MODELS.items():
         for model in models.split():
             name, _, size = model.partition("@")
-            if f"{library}:{name}" in done:
+            record = known.get(f"{library}:{name}")
+            if record is None:
+                record = {"model": f"{library}:{name}", "image_size": int(size)}
+                records.append(record)
+            missing = [check for check in checks if check not in record]
+            if not missing or record.get("cut") is not None or UNFINISHED in record:
                 continue
             began = time.perf_counter()
-            record = _in_own_process(f"{library}:{model}", checks) or {
-                "model": f"{library}:{name}",
-                "image_size": int(size),
-                "cut": f"not done after {LIMIT_S} s, or its process died",
-            }
-            records.append(record)
+            _in_own_process(f"{library}:{model}", missing, record)
             write_json(RESULTS, {"versions": versions, "records": records})
             works = [check for check in CHECKS if check in record and record[check] is None]
             print(record["model"], works, f"{time.perf_counter() - began:.0f} s", flush=True)
     return records
 
 
-def _in_own_process(model: str, checks: Sequence[str]) -> dict[str, Any] | None:
-    """What ``examine`` finds; None: it took too long, or its process died."""
+def _in_own_process(model: str, checks: Sequence[str], record: dict[str, Any]) -> None:
+    """Put what ``examine`` finds into ``record``, and what it did not come to the end of."""
     here, there = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: there.send(examine(model, checks)))
+
+    def tell() -> None:
+        for found in examine(model, checks):
+            there.send(found)
+
+    process = FORK.Process(target=tell)
     process.start()
     there.close()
+    until = time.monotonic() + LIMIT_S
     try:
-        return here.recv() if here.poll(LIMIT_S) else None
+        while here.poll(max(0.0, until - time.monotonic())):
+            name, found = here.recv()
+            record[name] = found
+        if missing := [check for check in checks if check not in record]:
+            record[UNFINISHED] = f"{missing[0]}: not done after {LIMIT_S} s"
     except EOFError:
-        return None
+        process.join()
+        missing = [check for check in checks if check not in record]
+        if missing and record.get("cut") is None:
+            record[UNFINISHED] = f"{missing[0]}: its process ended with {process.exitcode}"
     finally:
         process.kill()
         process.join()
@@ -259,8 +276,8 @@ def page(records: list[dict[str, Any]], versions: dict[str, str]) -> str:
         "",
         "Made by `benchmarks/backbones.py`: random weights, three exits at equal shares of the",
         f"multiply-accumulates, {', '.join(f'{k} {v}' for k, v in versions.items())}, on a CPU.",
-        "The script's first lines say what each column asks. An empty cell was not tried. Reasons",
-        "of what does not work are below the table.",
+        "The script's first lines say what each column asks. An empty cell was not tried to the",
+        "end, and counts neither way. Reasons are below the table.",
         "",
         f"| model | pixels | {' | '.join(CHECKS)} |",
         f"|---|---|{'---|' * len(CHECKS)}",
@@ -271,14 +288,21 @@ def page(records: list[dict[str, Any]], versions: dict[str, str]) -> str:
             for check in CHECKS
         ]
         lines.append(f"| `{record['model']}` | {record['image_size']} | {' | '.join(marks)} |")
-    counts = [sum(check in r and r[check] is None for r in records) for check in CHECKS]
-    lines.append(f"| of {len(records)} | | {' | '.join(map(str, counts))} |")
-    lines += ["", "What does not work:", ""]
-    for record in records:
-        reasons = [f"{c}: {record[c]}" for c in CHECKS if record.get(c) is not None]
-        if reasons:
-            lines.append(f"- `{record['model']}`: {'; '.join(reasons)}")
+    tried = [[record for record in records if check in record] for check in CHECKS]
+    works = [sum(r[c] is None for r in those) for c, those in zip(CHECKS, tried, strict=True)]
+    totals = [f"{yes} of {len(those)}" for yes, those in zip(works, tried, strict=True)]
+    lines.append(f"| works, of those tried | | {' | '.join(totals)} |")
+    for title, reasons in (
+        ("What does not work", {r["model"]: _reasons(r) for r in records}),
+        ("What was not tried to the end", {r["model"]: r.get(UNFINISHED) for r in records}),
+    ):
+        lines += ["", f"{title}:", ""]
+        lines += [f"- `{model}`: {reason}" for model, reason in reasons.items() if reason] or ["–"]
     return "\n".join(lines) + "\n"
+
+
+def _reasons(record: dict[str, Any]) -> str:
+    return "; ".join(f"{c}: {record[c]}" for c in CHECKS if record.get(c) is not None)
 
 
 def main() -> None:
@@ -286,7 +310,7 @@ def main() -> None:
     fast = sys.argv[1:] == ["--without-onnx"]
     if len(sys.argv) > 1 and not fast:
         for model in sys.argv[1:]:
-            print(json.dumps(examine(model)))
+            print(json.dumps({"model": model, **dict(examine(model))}))
         return
     versions = {name: version(name) for name in ("torch", "torchvision", "timm", "onnxruntime")}
     records = examine_all(versions, CHECKS[:-1] if fast else CHECKS)
