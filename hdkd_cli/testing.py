@@ -96,6 +96,7 @@ def inspect_network(net: MultiExitNet) -> NetworkReport:
         ("forward is the stages", forward_problem, single),
         ("a state holds named tensors, batch first", _state_problem, exact),
         ("stages leave their input alone", _writing_problem, exact),
+        ("no two stages share a parameter", _sharing_problem, single),
         ("any subset of samples narrows", _narrowing_problem, exact),
         ("early exit equals the simulation", _early_exit_problem, exact),
         ("gradient equilibrium leaves the logits", _equilibrium_problem, exact),
@@ -149,6 +150,16 @@ def _writing_problem(net: MultiExitNet) -> str | None:
                     return f"stage {number}: {part} writes into {name!r} of the state it is given"
             if part == "body":
                 before = result  # type: ignore[assignment]
+    return None
+
+
+def _sharing_problem(net: MultiExitNet) -> str | None:
+    owner: dict[torch.nn.Parameter, tuple[int, str]] = {}
+    for number, stage in enumerate(net.stages, 1):
+        for name, parameter in stage.named_parameters():
+            first, known_as = owner.setdefault(parameter, (number, name))
+            if first != number:
+                return f"stage {number}: its {name} is the {known_as} of stage {first} too"
     return None
 
 

@@ -57,6 +57,54 @@ class Tangled(nn.Module):
         return self.layer(x if x.sum() > 0 else -x)
 
 
+@register_model("tiny_tied")
+def tiny_tied(*, weights: None = None, **_: Any) -> nn.Module:
+    return Tied(shared=(0, 1))
+
+
+@register_model("tiny_tied_all")
+def tiny_tied_all(*, weights: None = None, **_: Any) -> nn.Module:
+    return Tied(shared=(0, 1, 2, 3))
+
+
+@register_model("tiny_tied_value")
+def tiny_tied_value(*, weights: None = None, **_: Any) -> nn.Module:
+    return Tied(shared=(), bias_twice=True)
+
+
+class Mixing(nn.Module):
+    """Two convolutions, of which the second may be another block's too."""
+
+    def __init__(self, width_in: int, second: nn.Module | None) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width_in, 8, 3, stride=2, padding=1)
+        self.second = second or nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).relu())
+
+
+class Tied(nn.Module):
+    """Four blocks, of which some share a convolution; a bias may be added after two of them."""
+
+    def __init__(self, shared: tuple[int, ...], bias_twice: bool = False) -> None:
+        super().__init__()
+        convolution = nn.Conv2d(8, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            Mixing(8 if k else 3, convolution if k in shared else None) for k in range(4)
+        )
+        self.bias = nn.Parameter(torch.ones(8, 1, 1))
+        self.after_bias = (0, 2) if bias_twice else ()
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for k, block in enumerate(self.blocks):
+            x = block(x)
+            if k in self.after_bias:
+                x = x + self.bias
+        return self.head(x.mean((2, 3)))
+
+
 def backbone(
     name: str, size: int = 32, num_classes: int = 5, seed: int = 0, **settings: Any
 ) -> MultiExitNet:

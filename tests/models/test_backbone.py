@@ -202,6 +202,19 @@ def test_a_small_stem_keeps_the_size_of_the_image(name):
     [
         ({"name": "torchvision:resnet81"}, "no model 'resnet81'.*closest: resnet18"),
         ({"name": "torchvision:tiny_tangled"}, "cannot be cut.*control flow.*tiny_tangle_free"),
+        (
+            {"name": "torchvision:tiny_tied_all"},
+            "share weights, such as blocks.0.second.weight.*can: torchvision:tiny_tied",
+        ),
+        (
+            {"name": "torchvision:tiny_tied"},
+            "cut in 2 places; elsewhere.*share weights.*to 3 exits",
+        ),
+        ({"name": "torchvision:tiny_tied", "exits": ("blocks.0",)}, "second.* before and after"),
+        (
+            {"name": "torchvision:tiny_tied_value", "exits": ("blocks.1",)},
+            "after 'blocks.1', as bias is needed before and after",
+        ),
         ({"name": "torchvision:resnet18", "exits": 40}, "can be cut in 8 places.*to 9 exits"),
         ({"name": "torchvision:resnet18", "exits": ("layer7",)}, "after 'layer7'.*layer1"),
         ({"name": "torchvision:resnet18", "exits": ("layer2", "layer1")}, "in this order"),
@@ -215,6 +228,20 @@ def test_what_cannot_be_done_is_refused_with_a_reason(settings, message):
         backbone(**settings)
     text = f"{refused.value} {refused.value.hint}".replace("\n", " ")
     assert re.search(message, text), text
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [("tiny_tied", ["blocks.1", "blocks.2"]), ("tiny_tied_value", ["blocks.0"])],
+)
+def test_no_two_stages_share_a_parameter(name, after):
+    """It is cut between the blocks that have weights of their own, and nowhere else."""
+    net = backbone(f"torchvision:{name}", exits=len(after) + 1)
+    assert net.arguments["after"] == after
+    owners = [parameter for stage in net.stages for parameter in stage.parameters()]
+    assert len(owners) == len(set(owners))
+    with torch.no_grad():
+        assert torch.equal(net(noise())[-1], uncut(f"torchvision:{name}")(noise()))
 
 
 def test_names_of_blocks_can_be_given_as_text():

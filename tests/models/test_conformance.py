@@ -67,7 +67,7 @@ def test_every_architecture_keeps_the_contract(name):
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     report = check_network(net)
     assert (report.network, report.num_exits) == (net.name, net.num_exits)
-    assert len(report.checks) == 10
+    assert len(report.checks) == 11
     assert net.training
     assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
 
@@ -174,6 +174,14 @@ def test_what_breaks_the_contract_is_found(second, found, said):
     with pytest.raises(NetworkError) as refused:
         check_network(Own(second))
     assert found in str(refused.value)
+
+
+def test_a_parameter_of_two_stages_is_found():
+    net = Own()
+    net.stages[2].layer = net.stages[1].layer
+    problems = {check.name: check.problem for check in inspect_network(net).failed}
+    wanted = "stage 3: its layer.0.weight is the layer.0.weight of stage 2 too"
+    assert problems["no two stages share a parameter"] == wanted
 
 
 def test_parameters_outside_the_stages_are_found():

@@ -20,6 +20,7 @@ from hdkd_cli.models.backbone.cut import (
     part,
     places,
     run_shapes,
+    without_splits,
 )
 from hdkd_cli.models.backbone.heads import Tokens, exit_head
 from hdkd_cli.models.backbone.stem import keep_size
@@ -29,6 +30,7 @@ from hdkd_cli.models.contract import MultiExitNet, Stage, State
 from hdkd_cli.settings.networks import BackboneSettings
 
 FEATURES = "features"
+TANGLED = "between all its blocks several tensors are alive"
 NEIGHBOURS = 4
 """How many models of similar name are tried where one cannot be cut."""
 
@@ -162,8 +164,10 @@ def _places(
         ) from problem
     fix_sizes(traced, run)
     found = places(traced, run, returned_by)
-    if not found:
-        raise _uncuttable(name, image_size, "between all its blocks several tensors are alive")
+    if not without_splits(found):
+        split = next((place.splits for place in found if place.splits), None)
+        reason = f"its blocks share weights, such as {split}" if split else TANGLED
+        raise _uncuttable(name, image_size, reason)
     return traced, found, sum(run.macs.values())
 
 
@@ -192,7 +196,7 @@ def _closest_that_can(name: str, image_size: int) -> str | None:
         try:
             net = make_classifier(candidate, num_classes=2, image_size=image_size, drop_path=None)
             traced, returned_by = trace(net)
-            if places(traced, run_shapes(traced, image_size), returned_by):
+            if without_splits(places(traced, run_shapes(traced, image_size), returned_by)):
                 return candidate
         except Exception:  # this one cannot either
             continue

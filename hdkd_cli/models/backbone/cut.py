@@ -1,8 +1,8 @@
 """Where a traced classifier can be cut into stages, and the cutting.
 
 A cut is possible where exactly one tensor is alive: computed before, needed after. It becomes the
-state between two stages. What does not depend on the images (position embeddings, say) is no state:
-every stage that needs it computes it.
+state between two stages. What does not depend on the images (the angles of rotary embeddings, say)
+is no state: every stage that needs it computes it. No parameter may be needed on both sides.
 
 torch's own ``split_module`` would hand such constants on as inputs, without a batch to narrow.
 """
@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdkd_cli.errors import SettingsError
+from hdkd_cli.models.backbone.shared import split_weights
 from hdkd_cli.models.cost import countable
 from hdkd_cli.settings.keys import closest
 
@@ -41,6 +42,7 @@ class Place:
         names: The modules that return the tensor, the innermost first.
         macs: Multiply-accumulates before the cut, for one image.
         shape: Of the tensor, without the batch.
+        splits: A parameter that is needed before the cut and after it, which forbids it; or None.
     """
 
     node: fx.Node
@@ -48,6 +50,7 @@ class Place:
     names: tuple[str, ...]
     macs: int
     shape: tuple[int, ...]
+    splits: str | None
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,13 @@ def _swap(old: fx.Node, new: int, node: fx.Node) -> Any:
 
 
 def places(traced: fx.GraphModule, run: Run, returned_by: dict[fx.Node, list[str]]) -> list[Place]:
-    """All places between two modules where features of every image are all that is alive."""
+    """All places between two modules where features of every image are all that is alive.
+
+    Also those that the parameters forbid: their ``splits`` says by which.
+    """
     order = {node: position for position, node in enumerate(traced.graph.nodes)}
     of_images = depends_on_images(traced.graph)
+    splits = split_weights(traced, of_images)
     last_use = {node: max((order[user] for user in node.users), default=-1) for node in of_images}
     found: dict[fx.Node, Place] = {}
     alive: set[fx.Node] = set()
@@ -128,7 +135,8 @@ def places(traced: fx.GraphModule, run: Run, returned_by: dict[fx.Node, list[str
         (one,) = alive
         shape = _features_of(run.values[one])
         if shape is not None and one in returned_by:
-            found[one] = Place(one, position, tuple(returned_by[one]), macs, shape)
+            names = tuple(returned_by[one])
+            found[one] = Place(one, position, names, macs, shape, splits.get(node))
     return list(found.values())
 
 
@@ -156,7 +164,7 @@ def choose(found: Sequence[Place], exits: int | Sequence[str], macs: int, name: 
     """The places of the earlier exits, in order, and that of the last exit's features.
 
     Args:
-        found: Where a cut is possible, at least once.
+        found: Where a cut is possible, as `without_splits` has several.
         exits: K, at equal shares of the multiply-accumulates; or the modules after which to exit,
             the last exit not named.
         macs: Multiply-accumulates of the whole model for one image.
@@ -166,14 +174,15 @@ def choose(found: Sequence[Place], exits: int | Sequence[str], macs: int, name: 
         SettingsError: there are too few places, or none after such a module.
     """
     where = f"model.name = {name!r}"
-    end = found[-1]
-    earlier = [place for place in found if place.macs < end.macs]
+    *earlier, end = without_splits(found)
     if not isinstance(exits, int):
-        return [*_named(earlier, exits, where), end]
+        return [*_named(found, exits, where), end]
     usable = list({place.macs: place for place in earlier if place.macs}.values())
     if len(usable) < exits - 1:
+        count = "1 place" if len(usable) == 1 else f"{len(usable)} places"
+        shares = "; elsewhere its blocks share weights" if any(p.splits for p in found) else ""
         raise SettingsError(
-            f"model.exits = {exits}: {name} can be cut in {len(usable)} places",
+            f"model.exits = {exits}: {name} can be cut in {count}{shares}",
             hint=f"it can have up to {len(usable) + 1} exits",
             subject="model.exits",
         )
@@ -188,15 +197,28 @@ def choose(found: Sequence[Place], exits: int | Sequence[str], macs: int, name: 
     return [*chosen, end]
 
 
-def _named(earlier: Sequence[Place], exits: Sequence[str], where: str) -> list[Place]:
+def without_splits(found: Sequence[Place]) -> list[Place]:
+    """The places where no parameter is needed on both sides: earlier exits, and the last one's.
+
+    Empty if there are not even places for two exits.
+    """
+    allowed = [place for place in found if place.splits is None]
+    earlier = [place for place in allowed if place.macs < allowed[-1].macs]
+    return [*earlier, allowed[-1]] if any(place.macs for place in earlier) else []
+
+
+def _named(found: Sequence[Place], exits: Sequence[str], where: str) -> list[Place]:
     """The places after the modules called ``exits``."""
+    *earlier, _ = without_splits(found)
     after = {name: place for place in earlier for name in place.names}
+    splits = {name: place.splits for place in found for name in place.names if place.splits}
     for wanted in exits:
         if wanted not in after:
             outermost = list(dict.fromkeys(place.names[-1] for place in earlier))
             near = closest(wanted, outermost) or outermost
+            why = f", as {splits[wanted]} is needed before and after" if wanted in splits else ""
             raise SettingsError(
-                f"model.exits: {where} cannot be cut after {wanted!r}",
+                f"model.exits: {where} cannot be cut after {wanted!r}{why}",
                 hint=f"closest: {near[0]}; it can be cut after {', '.join(outermost)}",
                 subject="model.exits",
             )
