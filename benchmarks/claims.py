@@ -8,34 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import RESULTS, show, write_record
 
 Record = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A claim and what was measured.
-
-    Attributes:
-        claim: In words.
-        measured: Median, min and max; all alike where bytes were counted.
-        target: What the median should reach; None: nothing was promised.
-        reason: Why the target is missed, should it be.
-        at_least: Whether the target is a lower bound, not an upper one.
-        digits: Shown behind the point.
-    """
+class Finding(NamedTuple):
+    """A claim and what was measured."""
 
     claim: str
-    measured: Mapping[str, float]
-    target: float | None
-    reason: str = ""
-    at_least: bool = False
-    digits: int = 2
+    measured: Mapping[str, float]  # median, min and max; all alike where bytes were counted
+    target: float | None  # what the median should reach
+    reason: str = ""  # why the target is missed, should it be
+    at_least: bool = False  # whether the target is a lower bound, not an upper one
+    digits: int = 2  # shown behind the point
 
     @property
     def met(self) -> bool:
@@ -56,160 +47,137 @@ class Finding:
         return self.claim, measured, bound, verdict
 
 
-CONVOLUTIONS = "80 % of a step is oneDNN's convolutions, which both run"
-COMPILED = "the compiler fuses what lies between convolutions; they themselves stay oneDNN's"
-UPDATE_COST = "an update is a gradient on validation images, and a forward-mode pass of 1.05 steps"
+class Claim(NamedTuple):
+    """What a record says in each of its rows.
+
+    Fields are looked up in the row, else in the record; ``a.b`` is field b of field a.
+    """
+
+    words: Callable[[Record], str]
+    measured: str  # the field
+    target: str | None = None  # the field; None: nothing was promised
+    reason: str = "not profiled yet"
+    at_least: bool = False
+    digits: int = 2
+    of: str = ""  # the field with the rows; none: the record itself
+    where: Callable[[Record], bool] = bool  # which rows say it
+
+    def findings(self, record: Record) -> Iterator[Finding]:
+        """Each row's."""
+        held = record[self.of] if self.of else record
+        for row in map(record.__or__, held if isinstance(held, list) else [held]):
+            if self.where(row):
+                found = reduce(getitem, self.measured.split("."), row)
+                if isinstance(found, float):  # counted, not timed
+                    found = dict.fromkeys(("median", "min", "max"), found)
+                target = None if self.target is None else row[self.target]
+                shown = (self.reason, self.at_least, self.digits)
+                yield Finding(self.words(row), found, target, *shown)
 
 
-def _step_cpu(record: Record) -> Iterator[Finding]:
-    for row in record["rows"]:
-        where = "in one process" if row["processes"] == 1 else "each in its own process"
-        yield Finding(
-            f"training step over a loop by hand, {row['net']} {row['precision']}, {where}: speed",
-            row["speedup"],
-            record["target_speedup"],
-            CONVOLUTIONS,
-            at_least=True,
-        )
+def _grown(kind: str, words: str) -> Claim:
+    return Claim(
+        lambda r: f"{words}, {r['axis']} {r['points'][0]['value']} to {r['points'][-1]['value']}: "
+        "growth over that of the multiply-accumulates",
+        f"growth.{kind}.over_work", "target_over_work", of="rows",
+    )  # fmt: skip
 
 
-def _step_compiled(record: Record) -> Iterator[Finding]:
-    for row in record["rows"]:
-        yield Finding(
-            f"the same with `training.compile`, {row['net']} {row['precision']}: speed (the first "
-            f"step waits {row['build_seconds']:.0f} s)",
-            row["speedup"],
-            record["target_speedup"],
-            COMPILED,
-            at_least=True,
-        )
-
-
-def _overhead(record: Record) -> Iterator[Finding]:
-    for row in record["rows"]:
-        every = "every step" if row["interval"] == 1 else f"every {row['interval']} steps"
-        yield Finding(
-            f"`hdkd` over `joint`, {row['exits']} exits, weights updated {every}: time",
-            row["ratio"],
-            row["target"],
-            UPDATE_COST,
-        )
-    terms = record["terms"]
-    yield Finding(
-        f"all terms and weights, {terms['exits']} exits, {terms['classes']} classes: share of a "
-        "step",
-        terms["share"],
-        terms["target"],
-        digits=3,
-    )
-
-
-def _growth(record: Record) -> Iterator[Finding]:
-    kinds = {"plain": "a step's time", "update": "time of a step with an update of the weights"}
-    for row in record["rows"]:
-        first, last = (row["points"][i]["value"] for i in (0, -1))
-        for kind, words in kinds.items():
-            yield Finding(
-                f"{words}, {row['axis']} {first} to {last}: growth over that of the "
-                "multiply-accumulates",
-                row["growth"][kind]["over_work"],
-                record["target_over_work"],
-                "not profiled yet",
-            )
-
-
-def _memory(record: Record) -> Iterator[Finding]:
-    for row in record["rows"]:
-        yield Finding(
-            f"kept for updates of the weights, {row['net']}: over parameters and buffers",
-            _exact(row["keeps_over_parameters_and_buffers"]),
-            record["target_keeps"],
-            "not profiled yet",
-            digits=3,
-        )
-        yield Finding(
-            f"peak memory of an update, {row['net']}: over that of a step",
-            _exact(row["peak_over_step"]),
-            record["target_peak"],
-            "not profiled yet",
-            digits=3,
-        )
-
-
-def _startup(record: Record) -> Iterator[Finding]:
-    yield Finding(
-        f"`hdkd train {record['preset']}` ({record['images']}), cache warm, to the end of the "
-        "first step: seconds",
-        record["seconds"],
-        record["target_seconds"],
-        "not profiled yet",
-        digits=1,
-    )
-
-
-def _pipeline(record: Record) -> Iterator[Finding]:
-    for row in record["rows"]:
-        yield Finding(
-            f"JPEGs read over torchvision's loader, {row['transform']} transforms, "
-            f"{row['workers']} workers: speed",
-            row["speed"],
-            record["target_speed"],
-            at_least=True,
-        )
-    for row in record["rows"]:
-        if row["workers"] > 0:
-            yield Finding(
-                f"JPEGs read, {row['transform']} transforms, {row['workers']} workers: images/s "
-                "and worker",
-                row["images_per_s_and_worker"],
-                None,
-                digits=0,
-            )
-    wait = record["waiting"]
-    yield Finding(
-        f"waiting for images, imagenet-msdnet5-step4, {wait['workers']} worker: share of a step",
-        wait["waiting_share"],
-        record["target_waiting"],
-        "not profiled yet",
-        digits=3,
-    )
-
-
-def _thresholds(record: Record) -> Iterator[Finding]:
-    exits, samples, classes = record["scores"]
-    yield Finding(
-        f"39 operating points on {samples} × {classes} scores of {exits} exits, one core: seconds",
-        record["fit_seconds"],
-        None,
-    )
-
-
-def _exact(value: float) -> dict[str, float]:
-    return {"median": value, "min": value, "max": value}
-
-
-READERS: dict[str, Callable[[Record], Iterator[Finding]]] = {
-    "step_cpu": _step_cpu,
-    "step_compiled": _step_compiled,
-    "overhead": _overhead,
-    "thresholds": _thresholds,
-    "memory": _memory,
-    "growth": _growth,
-    "startup": _startup,
-    "pipeline": _pipeline,
-}
+CLAIMS: dict[str, tuple[Claim, ...]] = {
+    "step_cpu": (
+        Claim(
+            lambda r: f"training step over a loop by hand, {r['net']} {r['precision']}, "
+            f"{('in one process', 'each in its own process')[r['processes'] - 1]}: speed",
+            "speedup", "target_speedup", at_least=True, of="rows",
+            reason="80 % of a step is oneDNN's convolutions, which both run",
+        ),
+    ),
+    "step_compiled": (
+        Claim(
+            lambda r: f"the same with `training.compile`, {r['net']} {r['precision']}: speed "
+            f"(the first step waits {r['build_seconds']:.0f} s)",
+            "speedup", "target_speedup", at_least=True, of="rows",
+            reason="the compiler fuses what lies between convolutions; they themselves stay "
+            "oneDNN's",
+        ),
+    ),
+    "overhead": (
+        Claim(
+            lambda r: f"`hdkd` over `joint`, {r['exits']} exits, weights updated every "
+            f"{'step' if r['interval'] == 1 else '{interval} steps'.format_map(r)}: time",
+            "ratio", "target", of="rows",
+            reason="an update is a gradient on validation images, and a forward-mode pass of 1.05 "
+            "steps",
+        ),
+        Claim(
+            lambda r: f"all terms and weights, {r['exits']} exits, {r['classes']} classes: share "
+            "of a step",
+            "share", "target", digits=3, of="terms",
+        ),
+    ),
+    "thresholds": (
+        Claim(
+            lambda r: "39 operating points on {1} × {2} scores of {0} exits, one core: "
+            "seconds".format(*r["scores"]),
+            "fit_seconds",
+        ),
+    ),
+    "memory": (
+        Claim(
+            lambda r: f"kept for updates of the weights, {r['net']}: over parameters and buffers",
+            "keeps_over_parameters_and_buffers", "target_keeps", digits=3, of="rows",
+        ),
+        Claim(
+            lambda r: f"peak memory of an update, {r['net']}: over that of a step",
+            "peak_over_step", "target_peak", digits=3, of="rows",
+        ),
+    ),
+    "growth": (
+        _grown("plain", "a step's time"),
+        _grown("update", "time of a step with an update of the weights"),
+    ),
+    "startup": (
+        Claim(
+            lambda r: f"`hdkd train {r['preset']}` ({r['images']}), cache warm, to the end of the "
+            "first step: seconds",
+            "seconds", "target_seconds", digits=1,
+        ),
+    ),
+    "pipeline": (
+        Claim(
+            lambda r: f"JPEGs read over torchvision's loader, {r['transform']} transforms, "
+            f"{r['workers']} workers: speed",
+            "speed", "target_speed", at_least=True, of="rows",
+        ),
+        Claim(
+            lambda r: f"JPEGs read, {r['transform']} transforms, {r['workers']} workers: images/s "
+            "and worker",
+            "images_per_s_and_worker", digits=0, of="rows", where=lambda r: r["workers"] > 0,
+        ),
+        Claim(
+            lambda r: f"waiting for images, imagenet-msdnet5-step4, {r['workers']} worker: share "
+            "of a step",
+            "waiting_share", "target_waiting", digits=3, of="waiting",
+        ),
+    ),
+}  # fmt: skip
 """Record → what it says, in the order of the table."""
 
 
 def records(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """The records there are of those in ``READERS``."""
-    paths = {name: folder / f"{name}.json" for name in READERS}
+    """The records there are of those in ``CLAIMS``."""
+    paths = {name: folder / f"{name}.json" for name in CLAIMS}
     return {n: json.loads(path.read_text()) for n, path in paths.items() if path.exists()}
 
 
 def findings(found: Mapping[str, Record]) -> list[Finding]:
     """All rows of the table."""
-    return [finding for name, record in found.items() for finding in READERS[name](record)]
+    return [
+        finding
+        for name, record in found.items()
+        for claim in CLAIMS[name]
+        for finding in claim.findings(record)
+    ]
 
 
 def table(rows: Sequence[Finding]) -> str:
@@ -225,4 +193,4 @@ def table(rows: Sequence[Finding]) -> str:
 def finish(name: str, what: str, **facts: object) -> None:
     """Write a record and print what it says of its claims."""
     path = write_record(name, what, **facts)
-    print(f"{table(list(READERS[name](facts)))}\nwritten: {path}")
+    print(f"{table(findings({name: facts}))}\nwritten: {path}")

@@ -16,6 +16,7 @@ from hdkd_cli.data.sources.base import ArraySource
 from hdkd_cli.data.splits import Split, make_splits
 from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.schema import METHODS, Settings
+from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.loop import train_stream, val_stream
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, take_step
@@ -65,13 +66,17 @@ def settings_for(
 
 
 def hdkd_loop(
-    settings: Settings, data: ImageData, device: torch.device = CPU
+    settings: Settings, data: ImageData | None = None, device: torch.device = CPU
 ) -> tuple[TrainState, Callable[[], None]]:
     """A training state, and a function that takes one step with weight updates where they are due.
 
-    What training/loop.py does between two records of the losses, at a fixed learning rate.
+    What training/loop.py does between two records of the losses, at a fixed learning rate, on
+    ``cifar_like`` images unless there are others.
     """
+    data = data or cifar_like(settings)
     state = TrainState.build(settings, data, device)
+    if settings.training.compile:
+        compile_step(state)
     batches, val_batches = train_stream(state, data).batches(), val_stream(state, data).batches()
     totals = new_totals(state)
 

@@ -18,16 +18,14 @@ Writes benchmarks/results/gpu.json.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from fixtures import NETS, cifar_like, hdkd_loop, settings_for
+from fixtures import NETS, hdkd_loop, settings_for
 from harness import in_turn, options, ratios, show, spread, write_record
 
 from hdkd_cli.inference.timing import seconds_of
 from hdkd_cli.settings.schema import Settings, WeightSettings
-from hdkd_cli.training.compile import compile_step
-from hdkd_cli.training.state import TrainState
 
 WIDE = {**NETS["cifar100-msdnet7"][0], "growth": 16}
 RECIPES = {
@@ -59,14 +57,6 @@ class Clock:
         return False
 
 
-def ready(settings: Settings, device: torch.device) -> tuple[TrainState, Callable[[], None]]:
-    """A state as ``hdkd train`` makes it, and a function that takes one step."""
-    state, step = hdkd_loop(settings, cifar_like(settings), device)
-    if settings.training.compile:
-        compile_step(state)
-    return state, step
-
-
 def stretch(step: Callable[[], None], steps: int = STEPS) -> Callable[[], None]:
     """A function that takes some steps."""
 
@@ -77,10 +67,18 @@ def stretch(step: Callable[[], None], steps: int = STEPS) -> Callable[[], None]:
     return run
 
 
+def stretches_in_turn(
+    arms: Mapping[str, Settings], trials: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of stretches of steps under several settings."""
+    loops = {name: stretch(hdkd_loop(each, device=device)[1]) for name, each in arms.items()}
+    return in_turn(loops, trials=trials, warmup=2, device=device)
+
+
 def waits(device: torch.device) -> Row:
     """Whether a step with an update waits for the device: torch raises where it would."""
     settings = settings_for(*NETS["cifar100-small"], "hdkd", precision="bf16", interval=1)
-    _, step = ready(settings, device)
+    _, step = hdkd_loop(settings, device=device)
     stretch(step, 3)()
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
@@ -108,7 +106,7 @@ def agreement(device: torch.device, precisions: Iterable[str]) -> list[Row]:
 def gradients(device: torch.device, precision: str) -> dict[str, torch.Tensor]:
     """What the first step and its update of the weights find."""
     settings = settings_for(*NETS["cifar100-small"], "hdkd", precision=precision, interval=1)
-    state, step = ready(settings, device)
+    state, step = hdkd_loop(settings, device=device)
     harmonizer, seen = state.harmonizer, []
     assert harmonizer is not None
 
@@ -126,7 +124,7 @@ def recipe(name: str, device: torch.device, steps: int, *, compiled: bool) -> Ro
     model, batch, target = RECIPES[name]
     settings = settings_for(model, batch, "hdkd", precision="bf16", compile=compiled)
     began = time.perf_counter()
-    _, step = ready(settings, device)
+    _, step = hdkd_loop(settings, device=device)
     warm = stretch(step, 4 * settings.weights.interval)  # graphs are recorded in here
     seconds_of(warm, device)
     warmup = time.perf_counter() - began
@@ -153,14 +151,10 @@ def steps(device: torch.device, precisions: Iterable[str], trials: int, *, compi
     """Images/s of the narrow network by precision."""
     model, batch = NETS["cifar100-msdnet7"]
     arms = {
-        precision: stretch(
-            ready(
-                settings_for(model, batch, "hdkd", precision=precision, compile=compiled), device
-            )[1]
-        )
+        precision: settings_for(model, batch, "hdkd", precision=precision, compile=compiled)
         for precision in precisions
     }
-    seconds = in_turn(arms, trials=trials, warmup=2, device=device)
+    seconds = stretches_in_turn(arms, trials, device)
     rates = {arm: spread([STEPS * batch / s for s in times]) for arm, times in seconds.items()}
     for arm, rate in rates.items():
         print(f"{arm} {'compiled' if compiled else 'eager':8} {show(rate, 0)} images/s", flush=True)
@@ -175,8 +169,7 @@ def overhead(device: torch.device, interval: int, trials: int, *, compiled: bool
         "joint": settings_for(model, batch, "joint", **common),
         "hdkd": settings_for(model, batch, "hdkd", interval=interval, **common),
     }
-    made = {name: stretch(ready(s, device)[1]) for name, s in arms.items()}
-    seconds = in_turn(made, trials=trials, warmup=2, device=device)
+    seconds = stretches_in_turn(arms, trials, device)
     ratio = ratios(seconds["hdkd"], seconds["joint"])
     print(f"hdkd over joint, every {interval} steps: {show(ratio)}", flush=True)
     return {"interval": interval, "compiled": compiled, "ratio": ratio}
@@ -187,9 +180,8 @@ def memory(device: torch.device) -> Row:
     model, batch = NETS["cifar100-msdnet7"]
     peaks = {}
     for name, interval in (("step", 10**9), ("step with update", 1)):
-        state, step = ready(
-            settings_for(model, batch, "hdkd", precision="bf16", interval=interval), device
-        )
+        settings = settings_for(model, batch, "hdkd", precision="bf16", interval=interval)
+        state, step = hdkd_loop(settings, device=device)
         stretch(step, 2)()
         torch.cuda.reset_peak_memory_stats(device)
         stretch(step, 2)()

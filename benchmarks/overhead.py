@@ -51,9 +51,9 @@ def measure(exits: int, interval: int, batch: int, trials: int) -> dict[str, obj
     """One row of the table: a network, and how often its weights are updated."""
     model = network(exits)
     learned = settings_for(model, batch, "hdkd", interval=interval)
-    state, step = hdkd_loop(learned, cifar_like(learned))
+    state, step = hdkd_loop(learned)
     joint = settings_for(model, batch, "joint")
-    arms = {"joint": hdkd_loop(joint, cifar_like(joint))[1], "hdkd": step}
+    arms = {"joint": hdkd_loop(joint)[1], "hdkd": step}
     in_turn(arms, trials=0, warmup=1)  # memory is laid out, kernels are chosen
     before = state.weights().detach().clone()
     seconds = in_turn(arms, trials=trials, warmup=0, calls=max(interval, 4))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from claims import READERS, Finding, Record, findings, records
+from claims import CLAIMS, Finding, Record, findings, records
 
 from hdkd_cli.files import write_text
 
@@ -38,7 +38,7 @@ def _origins(found: Mapping[str, Record]) -> Iterator[str]:
     """Where each record was measured, and what is missing."""
     for name, record in found.items():
         yield f"- `{name}`: {_machine(record)}"
-    missing = [f"`benchmarks/{name}.py`" for name in READERS if name not in found]
+    missing = [f"`benchmarks/{name}.py`" for name in CLAIMS if name not in found]
     if missing:
         yield f"- not measured yet: {', '.join(missing)}"
 

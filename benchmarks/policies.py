@@ -19,33 +19,19 @@ from harness import options, write_record
 
 from hdkd_cli.choices import CombinationKind, GuaranteeKind, RiskKind
 from hdkd_cli.evaluation.bootstrap import RESAMPLES, paired_difference
-from hdkd_cli.evaluation.calibration import (
-    Reading,
-    fit_policy,
-)
+from hdkd_cli.evaluation.calibration import Reading, fit_policy
+from hdkd_cli.evaluation.compare import Curve
 from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.policies.optimal import optimal_family
 from hdkd_cli.evaluation.policies.risk import last_safe, losses, promise, safe_to_fast
-from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.scores import Scores, read_scores
-from hdkd_cli.evaluation.simulate import simulate, threshold_array
-from hdkd_cli.evaluation.table import ExitTable, tabulate
+from hdkd_cli.evaluation.simulate import simulate
+from hdkd_cli.evaluation.table import ExitTable
 
 SHOWN_FRACS = (0.35, 0.5, 0.7, 0.85)  # 8, 12, 16, 20 M of the 23.5 M of a 5-exit CIFAR network
 SEARCHES = ("geometric", "optimal")
 COMBINATIONS = get_args(CombinationKind)
 HALVES = 200
-
-
-def read_budgets(policy: ExitPolicy, budgets_B: np.ndarray) -> list[int]:
-    """Which point a budget buys: the best on val that costs no more, the cheaper on ties."""
-    return [policy.points.index(policy.select(float(budget))) for budget in budgets_B]
-
-
-def right_on(policy: ExitPolicy, scores: Scores) -> np.ndarray:
-    """Whether each point is right about each sample, (P, N)."""
-    table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
-    return simulate(table, threshold_array(policy.points)).prediction_PN == table.labels_N
 
 
 def compare(val: Scores, test: Scores) -> list[dict[str, object]]:
@@ -57,18 +43,15 @@ def compare(val: Scores, test: Scores) -> list[dict[str, object]]:
     rows, right = [], {}
     for combination, kind in itertools.product(COMBINATIONS, SEARCHES):
         policy = fit_policy(
-            kind,
-            val,
-            combination=combination,
-            confidence="max-prob",
-            temperature=False,
+            kind, val, combination=combination, confidence="max-prob", temperature=False,
             budgets_macs=[*shown_B, *spread_B.tolist()],
-        )
-        shown = policy.points[: len(shown_B)]
+        )  # fmt: skip
+        right_PN = Curve.of(policy, test).correct_PN
+        at_shown = right_PN[: len(shown_B)].mean(axis=1)
         policy = policy.model_copy(update={"points": policy.points[len(shown_B) :]})
-        chosen = read_budgets(policy, spread_B)
-        right[combination, kind] = right_on(policy, test)[chosen].mean(axis=0)
-        at_shown = right_on(policy.model_copy(update={"points": shown}), test).mean(axis=1)
+        # what a budget buys: the best on val that costs no more, the cheaper on ties
+        chosen = [policy.points.index(policy.select(float(budget))) for budget in spread_B]
+        right[combination, kind] = right_PN[len(shown_B) :][chosen].mean(axis=0)
         rows.append(
             {
                 "combination": combination,

@@ -34,7 +34,6 @@ from hdkd_cli.data import ImageData
 from hdkd_cli.devices import keep_freed_memory
 from hdkd_cli.models import MSDNet, build_model
 from hdkd_cli.settings.schema import Settings
-from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.state import TrainState
 
 TARGET = 1.5
@@ -173,12 +172,9 @@ def hdkd_process(settings: Settings, threads: int) -> Callable[[], None]:
     """A process as ``hdkd train`` makes it; what it compiles, it compiles for the first time."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    state, step = hdkd_loop(settings, cifar_like(settings))
-    if settings.training.compile:
-        with tempfile.TemporaryDirectory() as cache:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-            compile_step(state)
-    return step
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        return hdkd_loop(settings)[1]
 
 
 def fresh_net(settings: Settings) -> MSDNet:

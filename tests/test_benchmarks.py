@@ -235,7 +235,7 @@ def test_verdicts():
 
 
 def test_the_record_of_every_script_of_the_bench_is_read():
-    assert bench.BOUNDED.keys() <= claims.READERS.keys()
+    assert bench.BOUNDED.keys() <= claims.CLAIMS.keys()
     for name in bench.BOUNDED:
         source = (Path(bench.__file__).parent / f"{name}.py").read_text()
         options = [word for word in bench.BOUNDED[name] if word.startswith("--")]
@@ -251,7 +251,7 @@ def test_the_table_has_a_row_a_finding():
     assert all(f.reason for f in rows if f.target is not None and not f.met)
 
 
-def test_readers_agree_with_what_the_scripts_measure(results):
+def test_claims_agree_with_what_the_scripts_measure(results):
     """Fresh records of the new scripts, at toy size, make rows."""
     row = growth.measure("exits", (2, 3), {"exits": 2, "classes": 3, "batch": 2}, trials=1)
     net = memory.measure("cifar100-small", 10, 4, CPU, TOY_NET)
@@ -259,7 +259,7 @@ def test_readers_agree_with_what_the_scripts_measure(results):
         "growth": {"rows": [row], "target_over_work": 1.1},
         "memory": {"rows": [net], "target_keeps": 1.01, "target_peak": 1.1},
     }
-    assert [len(list(claims.READERS[name](record))) for name, record in made.items()] == [2, 2]
+    assert [len(claims.findings({name: record})) for name, record in made.items()] == [2, 2]
 
 
 def test_the_sections_are_replaced_and_nothing_else():
