@@ -18,9 +18,9 @@ import numpy as np
 from harness import options, write_record
 
 from hdkd_cli.choices import CombinationKind, GuaranteeKind, RiskKind
+from hdkd_cli.evaluation.answers import Curve
 from hdkd_cli.evaluation.bootstrap import RESAMPLES, paired_difference
 from hdkd_cli.evaluation.calibration import Reading, fit_policy
-from hdkd_cli.evaluation.compare import Curve
 from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.policies.optimal import optimal_family
 from hdkd_cli.evaluation.policies.risk import last_safe, losses, promise, safe_to_fast

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from hdkd_cli.evaluation.scores import Scores as Scores
     from hdkd_cli.inference.early_exit import EarlyExit as EarlyExit
     from hdkd_cli.library.compare import compare as compare
-    from hdkd_cli.library.evaluated import ScoreFile as ScoreFile
     from hdkd_cli.library.model import Model as Model
     from hdkd_cli.library.run import Run as Run
+    from hdkd_cli.library.score_file import ScoreFile as ScoreFile
     from hdkd_cli.library.training import resume as resume
     from hdkd_cli.library.training import train as train
     from hdkd_cli.method.harmonizer import Harmonizer as Harmonizer
@@ -62,7 +62,7 @@ _PLACES = {
     "Prediction": "records",
     "Profile": "records",
     "Run": "library.run",
-    "ScoreFile": "library.evaluated",
+    "ScoreFile": "library.score_file",
     "Scores": "evaluation.scores",
     "Stage": "models.contract",
     "Term": "method.terms",

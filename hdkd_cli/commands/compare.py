@@ -14,8 +14,8 @@ from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import chosen_format, emit
 
 if TYPE_CHECKING:
-    from hdkd_cli.library.evaluated import ScoreFile
     from hdkd_cli.library.run import Run
+    from hdkd_cli.library.score_file import ScoreFile
 
 COLUMNS = (
     "other", "what", "first_pct", "other_pct", "difference_pct", "low_pct", "high_pct", "seeds",

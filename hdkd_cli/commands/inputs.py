@@ -11,8 +11,9 @@ from hdkd_cli.ui.console import talk
 
 if TYPE_CHECKING:
     from hdkd_cli.evaluation.policy import ExitPolicy
-    from hdkd_cli.library.evaluated import Evaluated, ScoreFile
+    from hdkd_cli.library.evaluated import Evaluated
     from hdkd_cli.library.run import Run
+    from hdkd_cli.library.score_file import ScoreFile
 
 
 def open_run(
@@ -76,7 +77,7 @@ def score_source(
 
 def score_file(path: Path, *, allow_mismatch: bool = False) -> ScoreFile:
     """A file of scores without a run."""
-    from hdkd_cli.library.evaluated import ScoreFile
+    from hdkd_cli.library.score_file import ScoreFile
 
     return ScoreFile(path=path, allow_mismatch=allow_mismatch, note=talk.note, warn=talk.warning)
 

@@ -8,8 +8,7 @@ K exits, N samples, S seeds, P operating points, B budgets.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from statistics import stdev
@@ -19,13 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdkd_cli.choices import CompareBy, Verdict
-from hdkd_cli.errors import BudgetError, ScoresError
+from hdkd_cli.errors import ScoresError
+from hdkd_cli.evaluation.answers import Answers, unlike
 from hdkd_cli.evaluation.bootstrap import LEVEL, RESAMPLES, paired_difference
 from hdkd_cli.evaluation.paired import SeedDifference, holm, over_seeds
-from hdkd_cli.evaluation.policy import ExitPolicy
-from hdkd_cli.evaluation.scores import Scores
-from hdkd_cli.evaluation.simulate import simulate, threshold_array
-from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.records import (
     ComparedSide,
     Comparison,
@@ -34,111 +30,11 @@ from hdkd_cli.records import (
     Level,
     Measure,
 )
-from hdkd_cli.settings.keys import leaves
-from hdkd_cli.settings.schema import METHODS, Settings
 
 M = TypeVar("M", bound=Measure)
 
 BUDGETS = 33  # equally spaced, from the first exit's cost to the last's
 EVERY = 8  # of these a table shows five
-# Runs that differ in these alone are the same experiment.
-_NOT_THE_EXPERIMENT = frozenset(
-    {"training.seed", "training.device", "data.root", "data.download", "data.workers"}
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """A policy on a split, as far as a comparison needs it.
-
-    Attributes:
-        policy: The policy.
-        first_N: Whether the first exit is right about each sample, as the policy reads it.
-        correct_PN: Whether each sample is classified correctly at each operating point.
-    """
-
-    policy: ExitPolicy
-    first_N: NDArray[np.bool_]
-    correct_PN: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, policy: ExitPolicy, scores: Scores) -> Curve:
-        """The curve of ``policy`` on ``scores``."""
-        table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
-        prediction_PN = simulate(table, threshold_array(policy.points)).prediction_PN
-        return cls(policy, table.correct_KN[0], prediction_PN == table.labels_N)
-
-    def within(self, budget_macs: float) -> NDArray[np.bool_]:
-        """Which samples are right, (N,), at the best validation point within a budget.
-
-        Below the policy's cheapest point all samples leave at the first exit [ours].
-        """
-        try:
-            point = self.policy.select(budget_macs)
-        except BudgetError:
-            return self.first_N
-        correct_N: NDArray[np.bool_] = self.correct_PN[self.policy.points.index(point)]
-        return correct_N
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What one trained network gets right on a split: all that a comparison needs to know.
-
-    Attributes:
-        name: What the comparison calls it; one of a kind.
-        method: The group it belongs to where seeds are compared.
-        seed: Seed of its training; None: unknown.
-        run: Where it is.
-        meta: What its scores say about themselves.
-        labels_sha256: Fingerprint of the labels in their order.
-        num_classes: C.
-        macs_K: Cost of leaving at each exit.
-        correct_KN: Whether each exit alone is right about each sample.
-        curves: Name of a policy → its curve.
-    """
-
-    name: str
-    method: str
-    seed: int | None
-    run: str
-    meta: Mapping[str, str]
-    labels_sha256: str
-    num_classes: int
-    macs_K: tuple[int, ...]
-    correct_KN: NDArray[np.bool_]
-    curves: Mapping[str, Curve]
-
-    @classmethod
-    def of(
-        cls,
-        scores: Scores,
-        policies: Mapping[str, ExitPolicy],
-        *,
-        name: str,
-        run: str,
-        method: str = "",
-        seed: int | None = None,
-    ) -> Answers:
-        """Reduce ``scores`` to what exits and ``policies`` get right."""
-        correct_KN = scores.logits_KNC.argmax(-1).eq(scores.labels_N).numpy()
-        return cls(
-            name=name,
-            method=method,
-            seed=seed,
-            run=run,
-            meta=scores.meta,
-            labels_sha256=hashlib.sha256(scores.labels_N.numpy().tobytes()).hexdigest(),
-            num_classes=scores.num_classes,
-            macs_K=scores.macs_K,
-            correct_KN=correct_KN,
-            curves={key: Curve.of(policy, scores) for key, policy in policies.items()},
-        )
-
-    @property
-    def static(self) -> bool:
-        """Whether there is one exit only."""
-        return len(self.macs_K) == 1
 
 
 class _Measure(NamedTuple):
@@ -252,20 +148,6 @@ def compare(
     )
 
 
-def unlike(first: Answers, other: Answers) -> str | None:
-    """Why two networks cannot be compared; None if they were tested on the same images."""
-    for what, field in (("data set", "dataset"), ("split", "split")):
-        ours, theirs = first.meta.get(field), other.meta.get(field)
-        if None not in (ours, theirs) and ours != theirs:
-            return f"another {what} ({theirs}, not {ours})"
-    if first.num_classes != other.num_classes:
-        return f"other classes ({other.num_classes}, not {first.num_classes})"
-    ours, theirs = first.meta.get("split_sha256"), other.meta.get("split_sha256")
-    if None in (ours, theirs):
-        return None if first.labels_sha256 == other.labels_sha256 else "other images"
-    return None if ours == theirs else "other images of the split"
-
-
 def brief(comparison: Comparison) -> Comparison:
     """The comparison with every eighth of a grid of 33 budgets: what a table has room for."""
     return comparison.model_copy(
@@ -297,38 +179,6 @@ def refuse_nothing_to_compare(comparison: Comparison) -> None:
         f"nothing can be compared with {comparison.first}"
         + (f" ({reasons})" if reasons else ": all runs are seeds of that one method")
     )
-
-
-def method_of(settings: Settings) -> str:
-    """The name of the method that ``settings`` follow; ``custom`` if it has none."""
-    values = leaves(settings)
-    for name, sections in METHODS.items():
-        wanted = {
-            f"{s}.{f}": value for s, fields in sections.items() for f, value in fields.items()
-        }
-        if wanted.items() <= values.items():
-            return name
-    return "custom"
-
-
-def method_names(settings: Sequence[Settings]) -> list[str]:
-    """A name for each run, equal for runs that differ in nothing but the seed.
-
-    Where settings other than the method's set runs of one method apart, the name says them.
-    """
-    values = [
-        {k: v for k, v in leaves(one).items() if k not in _NOT_THE_EXPERIMENT} for one in settings
-    ]
-    methods = [method_of(one) for one in settings]
-    names = []
-    for method, own in zip(methods, values, strict=True):
-        alike = [v for m, v in zip(methods, values, strict=True) if m == method]
-        apart = sorted(
-            key for key in set().union(*alike) if len({repr(other.get(key)) for other in alike}) > 1
-        )
-        said = ", ".join(f"{key}={own[key]}" for key in apart if key in own)
-        names.append(f"{method} ({said})" if said else method)
-    return names
 
 
 def _sides(runs: Sequence[Answers], by: CompareBy) -> tuple[list[_Side], list[str]]:

@@ -1,9 +1,12 @@
 """What stands behind ``import hdkd_cli``: a verb does nothing that is not here.
 
-evaluated   what can be evaluated and calibrated: the base of the next two; a score file
+evaluated   what can be evaluated and calibrated: the base of runs and score files
+wishes      refuses what contradicts itself in that
+score_file  a file of scores without a run
 profile     what a network costs, of a run or a preset
 compare     runs and score files side by side
 model       a trained network to use: predict, logits
 training    train and resume
-run         a run folder opened for use: scores, images, network, policy, operating point
+opened      a run folder opened for use: images, network, scores
+run         the same with policies, operating points and all that takes time
 """

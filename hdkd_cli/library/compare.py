@@ -7,15 +7,18 @@ from os import PathLike
 
 from hdkd_cli.choices import CompareBy, HeldOut
 from hdkd_cli.errors import ArtifactError, UsageError
+from hdkd_cli.evaluation.answers import Answers
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.calibration import fit_policy
-from hdkd_cli.evaluation.compare import Answers, method_names, refuse_nothing_to_compare
 from hdkd_cli.evaluation.compare import compare as compare_answers
+from hdkd_cli.evaluation.compare import refuse_nothing_to_compare
 from hdkd_cli.evaluation.compatibility import check_checkpoint
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
-from hdkd_cli.library.evaluated import ScoreFile, Tell, quiet, warn
+from hdkd_cli.library.evaluated import Tell, quiet, warn
 from hdkd_cli.library.run import Run
+from hdkd_cli.library.score_file import ScoreFile
 from hdkd_cli.records import Comparison
+from hdkd_cli.settings.methods import method_names
 
 
 def compare(

@@ -14,7 +14,7 @@ from hdkd_cli.choices import (
     HeldOut,
     RiskKind,
 )
-from hdkd_cli.errors import PolicyError, SettingsError, UsageError
+from hdkd_cli.errors import PolicyError, UsageError
 from hdkd_cli.evaluation.anytime import anytime, per_class
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.calibration import (
@@ -24,11 +24,12 @@ from hdkd_cli.evaluation.calibration import (
     fit_combination,
     fit_policy,
 )
-from hdkd_cli.evaluation.compatibility import check_calibration, check_policy, check_scores
+from hdkd_cli.evaluation.compatibility import check_calibration, check_policy
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy, write_policy
-from hdkd_cli.evaluation.scores import Scores, read_scores
+from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.files import led_to
+from hdkd_cli.library.wishes import refuse_contradictions, refuse_no_probability
 from hdkd_cli.records import Anytime, Budget
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import EvaluationSettings
@@ -241,9 +242,9 @@ class Evaluated(ABC):
             )
         budgets = tuple(budgets)
         kind = kind or ("geometric" if max_risk is None else "risk")
-        _refuse_contradictions(kind, budgets, target_accuracy, max_risk)
+        refuse_contradictions(kind, budgets, target_accuracy, max_risk)
         if kind == "risk":
-            _refuse_no_probability(max_risk, delta, guarantee)
+            refuse_no_probability(max_risk, delta, guarantee)
         elif (delta, guarantee, loss, calibration_scores) != (None,) * 4:
             raise UsageError(
                 "--delta, --guarantee, --loss and --calibration-scores are about a guarantee",
@@ -294,61 +295,6 @@ class Evaluated(ABC):
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreFile(Evaluated):
-    """A file of scores without a run: its policies are files.
-
-    Attributes:
-        path: The file.
-    """
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    @property
-    def reading(self) -> EvaluationSettings:
-        return EvaluationSettings()
-
-    @property
-    def class_names(self) -> None:
-        return None
-
-    def scores(self, split: HeldOut | None = None, *, images: Path | None = None) -> Scores:
-        if images is not None:
-            raise UsageError("--images: other images are scored by a network", hint="give RUN")
-        found = read_scores(self.path)
-        for warning in check_scores(found, {} if split is None else {"split": split}):
-            self.warn(f"{self.path}: {warning}")
-        return found
-
-    def find_policy(self, policy: ExitPolicy | str | Path | None = None) -> ExitPolicy:
-        if policy is None:
-            raise UsageError("--scores needs --policy FILE: there is no run to take a policy from")
-        return read_policy_file(policy)
-
-    def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
-        if scores is None:
-            raise UsageError(
-                "a guarantee needs samples that trained nothing",
-                hint="give --calibration-scores FILE",
-            )
-        return scores if isinstance(scores, Scores) else read_scores(scores)
-
-    @property
-    def _run(self) -> None:
-        return None
-
-    def _val_scores(self) -> Scores:
-        raise UsageError(
-            "--combination fitted: it is fitted on val, and these scores are not (or do not say "
-            "so: --split val does)",
-            hint="give RUN, or calibrate a policy on val scores",
-        )
-
-
 def read_policy_file(policy: ExitPolicy | str | Path, known: Sequence[str] = ()) -> ExitPolicy:
     """A policy as it is, or that of a file.
 
@@ -368,39 +314,3 @@ def read_policy_file(policy: ExitPolicy | str | Path, known: Sequence[str] = ())
             subject=policy,
         )
     return read_policy(Path(policy))
-
-
-def _refuse_contradictions(
-    kind: str,
-    budgets: Sequence[str | float],
-    target_accuracy: float | None,
-    max_risk: float | None,
-) -> None:
-    """One wish at a time, and one that the kind of policy can fulfil."""
-    kinds = (*POLICIES, "risk")
-    if kind not in kinds:
-        raise SettingsError(f"policy {kind!r}: no such kind", hint=f"there are {', '.join(kinds)}")
-    wishes = {"--budget": budgets, "--target-accuracy": target_accuracy, "--max-risk": max_risk}
-    given = [name for name, value in wishes.items() if value is not None and value != ()]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)}: give one of them")
-    if kind == "risk" and given != ["--max-risk"]:
-        raise UsageError(
-            "--policy risk: guarantees a risk, and none is given",
-            hint="give --max-risk E (0.05 is 5 %)",
-        )
-    if kind != "risk" and max_risk is not None:
-        raise UsageError(f"--max-risk: only --policy risk guarantees one, not {kind}")
-
-
-def _refuse_no_probability(
-    max_risk: float | None, delta: float | None, guarantee: str | None
-) -> None:
-    """ε and δ lie strictly between 0 and 1; CRC has no δ."""
-    for name, value in {"--max-risk": max_risk, "--delta": delta}.items():
-        if value is not None and not 0 < value < 1:
-            raise UsageError(f"{name} {value:g}: is not between 0 and 1", hint="0.05, say")
-    if guarantee == "crc" and delta is not None:
-        raise UsageError(
-            "--delta: crc bounds the risk on average and has none", hint="drop one of them"
-        )

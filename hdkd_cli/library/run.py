@@ -1,62 +1,38 @@
 """A run folder opened for use: what it is asked for, it reads, checks, collects or computes.
 
-N images, C channels, H W pixels.
+Images, network and scores in `opened`; here policies, and what takes time.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
-from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import cast
 
 import torch
-from torch import Tensor
 
 from hdkd_cli.choices import ExportTarget, HeldOut
-from hdkd_cli.data import ImageData, open_labelled
-from hdkd_cli.data.order import Request
-from hdkd_cli.data.transform import describe
-from hdkd_cli.devices import resolve_device, use_channels_last
-from hdkd_cli.errors import DataError, RunError, ScoresError, UsageError
+from hdkd_cli.errors import UsageError
 from hdkd_cli.evaluation.budget import parse_budget
-from hdkd_cli.evaluation.collect import collect
 from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
 from hdkd_cli.evaluation.operating_point import geometric_point
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint, read_policy
-from hdkd_cli.evaluation.scores import Scores, read_scores, write_scores
+from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import exported_latency, latency, measured
 from hdkd_cli.inference.export import export, refuse_target
-from hdkd_cli.inference.fold import deployed, memory_order
-from hdkd_cli.inference.predictor import Predictor, Transform, last_exit
+from hdkd_cli.inference.fold import deployed
+from hdkd_cli.inference.predictor import Predictor, last_exit
 from hdkd_cli.inference.runner import Network
-from hdkd_cli.library.evaluated import Evaluated, read_policy_file
+from hdkd_cli.library.evaluated import read_policy_file
+from hdkd_cli.library.opened import OpenedRun
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network
 from hdkd_cli.models.contract import MultiExitNet
-from hdkd_cli.models.cost import ExitCosts, measure_costs
 from hdkd_cli.records import Budget, Export, ExportedFile, ExportLatency, PolicyProfile, Profile
-from hdkd_cli.runs.folder import RunFolder
-from hdkd_cli.runs.images import images_of_run
-from hdkd_cli.runs.network import trained_network
-from hdkd_cli.settings.keys import leaves
-from hdkd_cli.settings.schema import EvaluationSettings, Settings
-from hdkd_cli.settings.trust import trust_factories
-
-
-class Drawn(NamedTuple):
-    """Some images of a split."""
-
-    places: list[int]
-    """Where in the split, in the order of the images."""
-    images_NCHW: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Evaluated):
+class Run(OpenedRun):
     """A run, where its images are, and what it runs on.
 
     Scores come from the run's folder while their fingerprints are those of run.json and of the
@@ -70,229 +46,6 @@ class Run(Evaluated):
         device: What to run on: auto, cpu, cuda, cuda:N or mps; None: auto.
         batch_size: Images per forward pass; None: the run's ``evaluation.batch_size``.
     """
-
-    folder: RunFolder
-    data_dir: Path | None = None
-    device: str | None = None
-    batch_size: int | None = None
-
-    @classmethod
-    def open(cls, path: str | PathLike[str], *, trust_code: bool = False, **use: Any) -> Self:
-        """Open a run folder, or one checkpoint in it (``RUN/checkpoints/step-100``).
-
-        Args:
-            path: The folder.
-            trust_code: Import the code that the run's settings name.
-            **use: The other attributes.
-
-        Raises:
-            RunError: there is no run at ``path``.
-            CheckpointError: ``path`` names a checkpoint that is not complete.
-        """
-        folder = RunFolder.open(Path(path))
-        if trust_code:
-            trust_factories(leaves(folder.settings()).values())
-        return cls(folder=folder, **use)
-
-    # -- what it is ---------------------------------------------------------------------------
-
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-        return self.folder.path
-
-    @property
-    def name(self) -> str:
-        return str(self.folder.path)
-
-    @cached_property
-    def settings(self) -> Settings:
-        """What it was made with."""
-        return self.folder.settings()
-
-    @property
-    def reading(self) -> EvaluationSettings:
-        return self.settings.evaluation
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the labels.
-
-        Raises:
-            RunError: it never began to train.
-        """
-        classes = self.folder.info().get("classes")
-        if not classes:
-            raise RunError(f"{self.path}: never began to train (run.json names no classes)")
-        return tuple(classes)
-
-    @cached_property
-    def transform(self) -> Transform:
-        """How an image is prepared for the network."""
-        return Transform(self.settings.data)
-
-    @property
-    def images_per_pass(self) -> int:
-        """Images per forward pass."""
-        return self.batch_size or self.reading.batch_size
-
-    @cached_property
-    def where(self) -> torch.device:
-        """What it runs on."""
-        return resolve_device(self.device or "auto")
-
-    # -- images -------------------------------------------------------------------------------
-
-    @cached_property
-    def images(self) -> ImageData:
-        """Its images, compared with those it was trained on.
-
-        Raises:
-            DataError: they are missing, or others.
-        """
-        return images_of_run(self.folder, self.data_dir)
-
-    def data(self, split: HeldOut) -> ImageData:
-        """Its images, if a split has any.
-
-        Raises:
-            DataError: they are missing, or others; the split is empty.
-        """
-        if not len(self.images.splits[split]):
-            raise DataError(f"{self.path}: its {split} split is empty")
-        return self.images
-
-    def draw(self, split: HeldOut, count: int, device: torch.device | None = None) -> Drawn:
-        """At most ``count`` images of a split, drawn at random, always the same: folders are sorted
-        by class, and any part of these is as mixed as the whole."""
-        data, device = self.data(split), device or self.where
-        indices_N = data.splits[split].indices_N
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.randperm(len(indices_N), generator=generator)[:count]
-        (batch,) = data.images.batches(
-            [Request(indices_N[drawn])],
-            augment=False,
-            device=device,
-            channels_last=memory_order(device) is torch.channels_last,
-        )
-        return Drawn(drawn.tolist(), batch.images)
-
-    # -- network ------------------------------------------------------------------------------
-
-    def network(self) -> MultiExitNet:
-        """The trained network, on the CPU, in evaluation mode.
-
-        Raises:
-            RunError: the run never began to train.
-            CheckpointError: there is no usable checkpoint.
-        """
-        return copy.deepcopy(self._trained)
-
-    @cached_property
-    def _trained(self) -> MultiExitNet:
-        return trained_network(self.folder)
-
-    @cached_property
-    def costs(self) -> ExitCosts:
-        """What its exits cost."""
-        return measure_costs(self._trained)
-
-    @cached_property
-    def deployed(self) -> MultiExitNet:
-        """The network made fast on the run's device."""
-        return deployed(self._trained, self.where)
-
-    # -- scores -------------------------------------------------------------------------------
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.classes
-
-    def scores(self, split: HeldOut | None = None, *, images: Path | None = None) -> Scores:
-        if images is not None:
-            if split is not None:
-                raise UsageError("--images are no split: give --split or --images, not both")
-            return self._scores_of_folder(images)
-        split = split or "test"
-        kept = self._kept_scores(split)
-        return self._collect(split) if kept is None else kept
-
-    def _fingerprints(self, split: str, split_sha256: str) -> dict[str, str]:
-        return {
-            "checkpoint_sha256": self.folder.checkpoint().model_sha256,
-            "split": split,
-            "split_sha256": split_sha256,
-            "transform": describe(self.settings.data),
-            "precision": "fp32",
-            "network": str(self.settings.model.name),
-            "dataset": self.settings.data.name,
-        }
-
-    def _scores_path(self, split: HeldOut) -> Path:
-        return self.path / "scores" / f"{split}.safetensors"
-
-    def _kept_scores(self, split: HeldOut) -> Scores | None:
-        """Scores collected earlier, if they are what would be collected now."""
-        path = self._scores_path(split)
-        if not path.exists():
-            return None
-        if self.data_dir is not None:
-            split_sha256 = self.data(split).splits[split].sha256
-        else:
-            split_sha256 = self.folder.info().get("splits", {}).get(split)
-        try:
-            scores = read_scores(path)
-        except ScoresError as problem:
-            self.note(f"{problem}; collecting the scores again")
-            return None
-        return scores if dict(scores.meta) == self._fingerprints(split, split_sha256) else None
-
-    def _scores_of_folder(self, folder: Path) -> Scores:
-        """Scores of images that are no split; they are not kept."""
-        images = open_labelled(folder, self.settings.data, self.classes)
-        meta = self._fingerprints("images", images.sha256) | {"images": str(folder)}
-        return self._scored(images.batches, meta)
-
-    def _collect(self, split: HeldOut) -> Scores:
-        data = self.data(split)
-        meta = self._fingerprints(split, data.splits[split].sha256)
-        scores = self._scored(partial(data.evaluation_batches, split), meta)
-        try:
-            write_scores(self._scores_path(split), scores)
-        except OSError as problem:
-            self.note(f"{self._scores_path(split)}: not kept ({problem.strerror})")
-        return scores
-
-    def _scored(
-        self, batches: Callable[..., Iterable[tuple[Tensor, Tensor]]], meta: Mapping[str, str]
-    ) -> Scores:
-        """What the network says about all images of ``batches``."""
-        net = self.network().to(self.where)
-        channels_last = use_channels_last(self.settings.training.channels_last, self.where)
-        if channels_last:
-            net = net.to(memory_format=torch.channels_last)
-        found = batches(
-            batch_size=self.images_per_pass, device=self.where, channels_last=channels_last
-        )
-        return collect(net, found, self.costs, meta)
-
-    def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
-        if scores is not None:
-            raise UsageError("--calibration-scores goes with --scores; a run has its own split")
-        if self.settings.data.calibration_fraction == 0:
-            raise UsageError(
-                f"{self.path}: has no calibration split, and its val split trained the loss "
-                "weights",
-                hint="train with --set data.calibration_fraction=0.5, say",
-            )
-        return self.scores("calibration")
-
-    @property
-    def _run(self) -> RunFolder:
-        return self.folder
-
-    def _val_scores(self) -> Scores:
-        return self.scores("val")
 
     # -- policies -----------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from hdkd_cli.errors import CheckpointError, SettingsError
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.msdnet import MSDNet
-from hdkd_cli.models.ranet import FusionBlock, RANet
+from hdkd_cli.models.ranet import RANet
+from hdkd_cli.models.ranet_blocks import FusionBlock
 
 Pairs = Iterator[tuple[str, str]]
 """Names of modules that hold tensors: ours, theirs."""

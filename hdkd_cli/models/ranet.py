@@ -13,30 +13,26 @@ computes is needed by later exits alone: RANet has nothing to postpone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from hdkd_cli.choices import ParameterInit, StemKind, StepMode
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.models.blocks import (
     HEAD_SIDES,
-    branch,
     classifier,
     conv3,
-    conv_bn_relu,
     first_layer,
     first_side,
     halved,
     initialise_he,
 )
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
-from hdkd_cli.models.ranet_plan import Block, plan_blocks, scale_problems, width_problems
+from hdkd_cli.models.ranet_blocks import RANetBlock, blocks_of_exits, stem_key
+from hdkd_cli.models.ranet_plan import plan_blocks, scale_problems, width_problems
 
 
 class RANet(MultiExitNet):
@@ -111,7 +107,7 @@ class RANet(MultiExitNet):
         if problems:
             raise SettingsError("\n".join(problems))
 
-        blocks_K = _blocks(plan, bottleneck_factors, compress)
+        blocks_K = blocks_of_exits(plan, bottleneck_factors, compress)
         stages = []
         for k, own in enumerate(blocks_K):
             later = {key for rest in blocks_K[k + 1 :] for block in rest for key in block.reads}
@@ -181,7 +177,7 @@ class RANetStage(Stage):
         if self.stem is not None:
             x = state["image"]
             for net, layer in zip(range(len(self.stem), 0, -1), self.stem, strict=True):
-                x = features[_stem_key(net)] = layer(x)
+                x = features[stem_key(net)] = layer(x)
         for block in self.blocks:
             features.update(block(features))
         return {key: x for key, x in features.items() if key in self._kept_keys}
@@ -196,130 +192,6 @@ class RANetStage(Stage):
         return (self.classifier,)
 
 
-class DenseBlock(nn.Module):
-    """Layers that each append what a branch makes of all that is there, and a transition.
-
-    Args:
-        plan: The block.
-        source: The entry that it continues.
-        bottleneck: Bottleneck factor of its sub-network.
-    """
-
-    def __init__(self, plan: Block, source: str, bottleneck: int) -> None:
-        super().__init__()
-        self.plan = plan
-        self.reads = (source,)
-        self.writes = _out_key(plan) if plan.transition else _end_key(plan)
-        self.layers = nn.ModuleList(
-            branch(width, plan.growth, stride=1, bottleneck=bottleneck)
-            for width in plan.widths[:-1]
-        )
-        self.transition = _transition(plan)
-
-    def forward(self, features: State) -> State:
-        """What the block leaves, by key."""
-        x = features[self.reads[0]]
-        for layer in self.layers:
-            x = torch.cat([x, layer(x)], dim=1)
-        found = {_end_key(self.plan): x}
-        if self.transition is not None:
-            found[self.writes] = self.transition(x)
-        return found
-
-
-class FusionBlock(nn.Module):
-    """A block that also reads what the same block of the sub-network below has at each layer.
-
-    Args:
-        plan: The block.
-        source: The entry that it continues.
-        low: The block below.
-        bottlenecks: Bottleneck factors of the sub-network below and of its own.
-        compress: Share of the added channels that comes from below.
-    """
-
-    def __init__(
-        self, plan: Block, source: str, low: Block, bottlenecks: Sequence[int], compress: float
-    ) -> None:
-        super().__init__()
-        self.plan = plan
-        self.low = low
-        self.reads = (source, _end_key(low), *([_before_key(low)] if low.down else []))
-        self.writes = _out_key(plan)
-        from_low = math.floor(compress * plan.growth)
-        self.low_layers = nn.ModuleList(
-            branch(width, from_low, stride=1, bottleneck=bottlenecks[0])
-            for width in low.widths[:-1]
-        )
-        last_only = [False] * (plan.layers - 1) + [True]
-        self.layers = nn.ModuleList(
-            branch(
-                width,
-                plan.growth - from_low,
-                stride=2 if plan.down and last else 1,
-                bottleneck=bottlenecks[1],
-            )
-            for width, last in zip(plan.widths[:-1], last_only, strict=True)
-        )
-        self.append = conv_bn_relu(low.width, plan.appended, 1)
-        self.transition = _transition(plan)
-
-    def forward(self, features: State) -> State:
-        """What the block leaves, by key."""
-        x = features[self.reads[0]]
-        low_end = features[_end_key(self.low)]
-        low_before = features[_before_key(self.low)] if self.low.down else low_end
-        found = {}
-        for layer, low_layer, low_width in zip(
-            self.layers, self.low_layers, self.low.widths[:-1], strict=True
-        ):
-            found[_before_key(self.plan)] = x
-            own = layer(x)
-            low = low_layer(low_before[:, :low_width])
-            x = torch.cat([_resize(x, own), _resize(low, own), own], dim=1)
-        found[_end_key(self.plan)] = x
-        x = torch.cat([x, _resize(self.append(low_end), x)], dim=1)
-        found[self.writes] = x if self.transition is None else self.transition(x)
-        return found
-
-
-RANetBlock = DenseBlock | FusionBlock
-
-
-def _blocks(
-    plan: Sequence[Sequence[Block]], bottleneck_factors: Sequence[int], compress: float
-) -> list[list[RANetBlock]]:
-    """The blocks of each stage: those up to the next dense one."""
-    blocks_K: list[list[RANetBlock]] = []
-    waiting: list[RANetBlock] = []
-    for i, net in enumerate(plan):
-        source = _stem_key(i + 1)
-        for t, block in enumerate(net):
-            if block.fuses:
-                factors = bottleneck_factors[i - 1 : i + 1]
-                waiting.append(FusionBlock(block, source, plan[i - 1][t], factors, compress))
-            else:
-                waiting.append(DenseBlock(block, source, bottleneck_factors[i]))
-                blocks_K.append(waiting)
-                waiting = []
-            source = (waiting or blocks_K[-1])[-1].writes
-    return blocks_K
-
-
-def _transition(plan: Block) -> nn.Sequential | None:
-    if not plan.transition:
-        return None
-    return conv_bn_relu(plan.width + plan.appended, plan.width_out, 1)
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    """``x`` at the size of ``like``."""
-    size = like.shape[-2:]
-    if x.shape[-2:] == size:
-        return x
-    return interpolate(x, size=size, mode="bilinear", align_corners=True)
-
-
 def _stem(kind: StemKind, scales: Sequence[int], widths: Sequence[int]) -> nn.ModuleList:
     """The first tensor of each sub-network, highest resolution first, each from the one before."""
     layers = [first_layer(kind, widths[-1])]
@@ -327,26 +199,6 @@ def _stem(kind: StemKind, scales: Sequence[int], widths: Sequence[int]) -> nn.Mo
     for (fine, wide), (coarse, width) in pairwise(order):
         layers.append(conv3(wide, width, stride=1 if fine == coarse else 2))
     return nn.ModuleList(layers)
-
-
-def _stem_key(net: int) -> str:
-    """The first tensor of a sub-network."""
-    return f"stem{net}"
-
-
-def _before_key(block: Block) -> str:
-    """What a block has before its last layer."""
-    return f"net{block.net}_block{block.number}_before"
-
-
-def _end_key(block: Block) -> str:
-    """What a block has after its last layer."""
-    return f"net{block.net}_block{block.number}_end"
-
-
-def _out_key(block: Block) -> str:
-    """What a block hands on to the next."""
-    return f"net{block.net}_block{block.number}"
 
 
 def _size_problems(image_size: int, stem: StemKind, scales: Sequence[int]) -> Iterator[str]:

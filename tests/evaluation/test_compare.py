@@ -8,17 +8,13 @@ import pytest
 import torch
 
 from hdkd_cli.errors import ScoresError
+from hdkd_cli.evaluation.answers import Answers
 from hdkd_cli.evaluation.bootstrap import paired_difference
-from hdkd_cli.evaluation.compare import (
-    Answers,
-    compare,
-    method_names,
-    method_of,
-    refuse_nothing_to_compare,
-)
+from hdkd_cli.evaluation.compare import compare, refuse_nothing_to_compare
 from hdkd_cli.evaluation.paired import holm, over_seeds
 from hdkd_cli.evaluation.policy import Combination, ExitPolicy, FittedOn, OperatingPoint
 from hdkd_cli.evaluation.scores import Scores
+from hdkd_cli.settings.methods import method_names, method_of
 from hdkd_cli.settings.schema import METHODS, Settings
 
 SAMPLES = 200

@@ -9,8 +9,8 @@ from picture_runs import Pictures, write_pictures
 from hdkd_cli import app
 from hdkd_cli.errors import DataError, UsageError
 from hdkd_cli.evaluation.scores import read_scores, write_scores
-from hdkd_cli.library.evaluated import ScoreFile
 from hdkd_cli.library.run import Run
+from hdkd_cli.library.score_file import ScoreFile
 
 ANY = pytest.CaptureFixture[str]
 

@@ -12,8 +12,8 @@ from hdkd_cli import app
 from hdkd_cli.errors import DataError, PolicyError, UsageError
 from hdkd_cli.evaluation.policy import read_policy
 from hdkd_cli.evaluation.scores import read_scores, write_scores
-from hdkd_cli.library.evaluated import ScoreFile
 from hdkd_cli.library.run import Run
+from hdkd_cli.library.score_file import ScoreFile
 
 ANY = pytest.CaptureFixture[str]
 

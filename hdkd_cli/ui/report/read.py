@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdkd_cli.errors import ArtifactError, RunError
+from hdkd_cli.evaluation.answers import Answers, Curve
 from hdkd_cli.evaluation.anytime import anytime, per_class
 from hdkd_cli.evaluation.combination import fixed_combination
-from hdkd_cli.evaluation.compare import Answers, Curve, compare, method_names
+from hdkd_cli.evaluation.compare import compare
 from hdkd_cli.evaluation.compatibility import check_policy
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.evaluation.reliability import Reliability, reliability
@@ -29,6 +30,7 @@ from hdkd_cli.evaluation.simulate import Simulation, budget, simulate, threshold
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.records import Comparison
 from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.settings.methods import method_names
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.ui.report.history import History, read_history
 

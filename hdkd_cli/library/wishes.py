@@ -1,0 +1,46 @@
+"""Refuses wishes about a policy that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hdkd_cli.errors import SettingsError, UsageError
+from hdkd_cli.evaluation.calibration import (
+    POLICIES,
+)
+
+
+def refuse_contradictions(
+    kind: str,
+    budgets: Sequence[str | float],
+    target_accuracy: float | None,
+    max_risk: float | None,
+) -> None:
+    """One wish at a time, and one that the kind of policy can fulfil."""
+    kinds = (*POLICIES, "risk")
+    if kind not in kinds:
+        raise SettingsError(f"policy {kind!r}: no such kind", hint=f"there are {', '.join(kinds)}")
+    wishes = {"--budget": budgets, "--target-accuracy": target_accuracy, "--max-risk": max_risk}
+    given = [name for name, value in wishes.items() if value is not None and value != ()]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)}: give one of them")
+    if kind == "risk" and given != ["--max-risk"]:
+        raise UsageError(
+            "--policy risk: guarantees a risk, and none is given",
+            hint="give --max-risk E (0.05 is 5 %)",
+        )
+    if kind != "risk" and max_risk is not None:
+        raise UsageError(f"--max-risk: only --policy risk guarantees one, not {kind}")
+
+
+def refuse_no_probability(
+    max_risk: float | None, delta: float | None, guarantee: str | None
+) -> None:
+    """ε and δ lie strictly between 0 and 1; CRC has no δ."""
+    for name, value in {"--max-risk": max_risk, "--delta": delta}.items():
+        if value is not None and not 0 < value < 1:
+            raise UsageError(f"{name} {value:g}: is not between 0 and 1", hint="0.05, say")
+    if guarantee == "crc" and delta is not None:
+        raise UsageError(
+            "--delta: crc bounds the risk on average and has none", hint="drop one of them"
+        )

@@ -1,0 +1,45 @@
+"""What runs are called by their settings: the method, and what else sets it apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hdkd_cli.settings.keys import leaves
+from hdkd_cli.settings.schema import METHODS, Settings
+
+# Runs that differ in these alone are the same experiment.
+_NOT_THE_EXPERIMENT = frozenset(
+    {"training.seed", "training.device", "data.root", "data.download", "data.workers"}
+)
+
+
+def method_of(settings: Settings) -> str:
+    """The name of the method that ``settings`` follow; ``custom`` if it has none."""
+    values = leaves(settings)
+    for name, sections in METHODS.items():
+        wanted = {
+            f"{s}.{f}": value for s, fields in sections.items() for f, value in fields.items()
+        }
+        if wanted.items() <= values.items():
+            return name
+    return "custom"
+
+
+def method_names(settings: Sequence[Settings]) -> list[str]:
+    """A name for each run, equal for runs that differ in nothing but the seed.
+
+    Where settings other than the method's set runs of one method apart, the name says them.
+    """
+    values = [
+        {k: v for k, v in leaves(one).items() if k not in _NOT_THE_EXPERIMENT} for one in settings
+    ]
+    methods = [method_of(one) for one in settings]
+    names = []
+    for method, own in zip(methods, values, strict=True):
+        alike = [v for m, v in zip(methods, values, strict=True) if m == method]
+        apart = sorted(
+            key for key in set().union(*alike) if len({repr(other.get(key)) for other in alike}) > 1
+        )
+        said = ", ".join(f"{key}={own[key]}" for key in apart if key in own)
+        names.append(f"{method} ({said})" if said else method)
+    return names
