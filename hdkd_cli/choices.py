@@ -79,6 +79,8 @@ GuaranteeKind = Literal["ltt", "crc"]
 control)."""
 RiskKind = Literal["disagreement", "accuracy-gap"]
 """What a guarantee bounds."""
+Alarm = Literal["risk", "cost"]
+"""What a policy that watches itself finds broken: its promise about answers, or about cost."""
 CompareBy = Literal["run", "method"]
 """What is compared: each run for itself, or methods, whose runs are their seeds."""
 Verdict = Literal["higher", "lower", "within noise"]

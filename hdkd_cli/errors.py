@@ -14,7 +14,7 @@
     │   ├── PolicyError                a policy file
     │   └── ExportError                an exported program that is not what the network is
     ├── DivergedError              4   a loss or gradient was not finite
-    ├── GateError                  5   an accuracy fell short of --fail-under
+    ├── GateError                  5   --fail-under or --fail-on-drift said no
     ├── OtherRankFailed      as there   another process of this run failed, and says why
     └── InterruptedRun        130/143   SIGINT or SIGTERM; the run was saved first
 
@@ -169,7 +169,7 @@ class DivergedError(HdkdError):
 
 
 class GateError(HdkdError):
-    """An accuracy fell short of what was demanded."""
+    """An accuracy fell short of what was demanded, or a policy's promise is broken."""
 
     exit_code = 5
 

@@ -7,11 +7,13 @@ torch. K exits, C classes.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from hdkd_cli.choices import CompareBy, Verdict
+from hdkd_cli.choices import Alarm, CompareBy, Verdict
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Part(BaseModel):
@@ -505,11 +507,24 @@ class ClassProbability(Part):
     """At the exit taken, after combination and temperature."""
 
 
+class Audited(Part):
+    """What the last exit says about an image that was audited."""
+
+    label: int
+    """The class, from 0."""
+    class_name: str = Field(
+        serialization_alias="class", validation_alias=AliasChoices("class", "class_name")
+    )
+    """Its name (``class`` in JSON)."""
+    agrees: bool
+    """Whether it is the answer that was given."""
+
+
 class Prediction(Record):
     """What the network says about one image, and where it left."""
 
     schema_id: ClassVar[str] = "hdkd/prediction/1"
-    on_request: ClassVar[frozenset[str]] = frozenset({"top"})
+    on_request: ClassVar[frozenset[str]] = frozenset({"top", "audit", "alarms"})
 
     image: str | None
     """Its path; None for an image that came from memory."""
@@ -527,6 +542,49 @@ class Prediction(Record):
     """Multiply-accumulates up to that exit."""
     top: tuple[ClassProbability, ...] = ()
     """The most probable classes, as many as were asked for."""
+    audit: Audited | None = None
+    """The last exit's answer; None: this image was not audited."""
+    alarms: tuple[Alarm, ...] = ()
+    """Promises of the policy that were found broken, up to this batch."""
+
+
+class Interval(Part):
+    """A mean, and where it lies in the long run, at all times at once."""
+
+    mean: float
+    """Of what was seen."""
+    low: Share
+    """Lower end."""
+    high: Share
+    """Upper end."""
+
+
+class Audit(Record):
+    """What a policy that watches itself has seen: the file of ``--audit-state``."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    schema_id: ClassVar[str] = "hdkd/audit/1"
+
+    watched_sha256: str
+    """Fingerprint of the checkpoint, and of all that decides when images leave."""
+    max_risk: Annotated[float, Field(gt=0, lt=1)]
+    """Promised: share of images with another answer than the last exit's."""
+    max_cost: Annotated[float, Field(gt=0, le=1)]
+    """Promised: mean cost, of the full network's."""
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    """Probability of an alarm although both promises are kept."""
+    exits: tuple[NonNegativeInt, ...]
+    """(K,): images that left at each exit."""
+    audited: NonNegativeInt
+    """Images that went to the last exit besides."""
+    disagreed: NonNegativeInt
+    """Those of them that it answers otherwise."""
+    alarms: tuple[Alarm, ...]
+    """Promises that were found broken."""
+    risk: Interval | None
+    """Share of images with another answer; None: none was audited."""
+    cost: Interval | None
+    """Mean cost, of the full network's; None: no images."""
 
 
 class Latency(Part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from hdkd_cli.choices import OutputFormat
 from hdkd_cli.commands import completion, options
 from hdkd_cli.commands.inputs import open_run, policy_option
-from hdkd_cli.errors import DataError, UsageError
+from hdkd_cli.errors import DataError, GateError, UsageError
 from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import emit
 
@@ -56,6 +57,39 @@ def predict(
         int,
         typer.Option("--top", metavar="K", min=0, help="Also list the K most probable classes."),
     ] = 0,
+    audit: Annotated[
+        float | None,
+        typer.Option(
+            "--audit",
+            metavar="SHARE",
+            help="Send a random share of the images (0.02) to the last exit besides, and tell if "
+            "the policy's promise about answers or cost does not hold any more.",
+        ),
+    ] = None,
+    audit_state: Annotated[
+        Path | None,
+        typer.Option("--audit-state", metavar="FILE", help="Keep what was seen between calls."),
+    ] = None,
+    max_risk: Annotated[
+        float | None,
+        typer.Option(
+            "--max-risk",
+            metavar="E",
+            help="The promise to hold it to: share of answers that differ from the last exit's. "
+            "Default: the policy's guarantee.",
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            "--delta",
+            metavar="D",
+            help="Probability of an alarm if all is well. Default: the policy's, or 0.1.",
+        ),
+    ] = None,
+    fail_on_drift: Annotated[
+        bool, typer.Option("--fail-on-drift", help="End with exit code 5 after an alarm.")
+    ] = False,
     allow_mismatch: options.AllowMismatchOption = False,
     data_dir: options.DataDirOption = None,
     device: options.DeviceOption = None,
@@ -71,7 +105,15 @@ def predict(
     --budget has to be solved for and the run has moved.
     """
     _refuse_stdin_twice(run, images, policy)
+    from hdkd_cli.evaluation.watch import Auditing
     from hdkd_cli.inference.arriving import image_files, lines_of
+
+    if audit is None and (audit_state, max_risk, delta, fail_on_drift) != (None, None, None, False):
+        raise UsageError(
+            "--audit-state, --max-risk, --delta and --fail-on-drift are about an audit",
+            hint="add --audit 0.02",
+        )
+    auditing = None if audit is None else Auditing(audit, max_risk, delta, audit_state)
 
     opened = open_run(
         run,
@@ -87,14 +129,25 @@ def predict(
         bad.append(problem)
         talk.warning(str(problem))
 
-    predictor = opened.predictor(policy_option(policy), budget=budget, regroup=regroup, top=top)
-    emit(_flushed(predictor.files(names, refused)), form or "jsonl", columns=COLUMNS)
+    predictor = opened.predictor(
+        policy_option(policy), budget=budget, regroup=regroup, top=top, audit=auditing
+    )
+    watch = predictor.watch
+    try:
+        emit(_flushed(predictor.files(names, refused)), form or "jsonl", columns=COLUMNS)
+    finally:
+        if watch is not None:
+            watch.keep()
     talk.note(predictor.summary())
+    if watch is not None:
+        talk.note(watch.summary())
     if bad and not skip_bad:
         raise DataError(
             f"{len(bad)} of {len(bad) + predictor.done} images could not be read "
             "(--skip-bad makes that no failure)"
         )
+    if watch is not None and watch.alarms and fail_on_drift:
+        raise GateError(f"the policy's promise is broken ({', '.join(watch.alarms)})")
 
 
 def _flushed(predictions: Iterable[Prediction]) -> Iterator[Prediction]:

@@ -19,13 +19,14 @@ from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.policy import ExitPolicy, FittedOn, OperatingPoint
+from hdkd_cli.evaluation.watch import Watch
 from hdkd_cli.inference.arriving import batches_of
 from hdkd_cli.inference.early_exit import EarlyExit, Exited
 from hdkd_cli.inference.fold import memory_order
-from hdkd_cli.inference.latency import device_of
+from hdkd_cli.inference.latency import device_of, everybody_stays
 from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.models.contract import MultiExitNet
-from hdkd_cli.records import ClassProbability, Prediction
+from hdkd_cli.records import Audited, ClassProbability, Prediction
 from hdkd_cli.settings.schema import DataSettings
 
 AnyImage = str | Path | Image.Image | Tensor
@@ -137,6 +138,7 @@ class Predictor:
         batch_size: Images per forward pass.
         regroup: Let samples wait before each stage until a full batch is there.
         top: How many of the most probable classes a prediction lists.
+        watch: Decides which images go to the last exit besides, and hears what it says.
 
     Attributes:
         done: Predictions so far.
@@ -154,6 +156,7 @@ class Predictor:
         batch_size: int,
         regroup: bool = False,
         top: int = 0,
+        watch: Watch | None = None,
     ) -> None:
         self.transform, self.classes, self.macs_K = transform, classes, macs_K
         self.batch_size = batch_size
@@ -166,6 +169,10 @@ class Predictor:
             if regroup
             else None
         )
+        self.watch = watch
+        self._last = EarlyExit(net, policy, everybody_stays(policy))
+        self._audited: dict[int, int] = {}  # number of an image → what the last exit says
+        self._taken = 0
         self.done = 0
         self._exits: Counter[int] = Counter()
         self._began: float | None = None
@@ -212,10 +219,38 @@ class Predictor:
             order = memory_order(self.device)
             pixels_B3HW = torch.stack(pixels).to(self.device).contiguous(memory_format=order)
             images = self.transform.normalised(pixels_B3HW, self.device)
+            if self.watch is not None:
+                self._audit(images, self.watch)
             parts.append(self._early(images) if self._stream is None else self._stream.feed(images))
         if self._stream is not None and len(pixels) < self.batch_size:
             parts.append(self._stream.flush())
         return parts
+
+    def _audit(self, images_BCHW: Tensor, watch: Watch) -> None:
+        """Some of the images go to the last exit, before anybody knows where they leave."""
+        if len(drawn := watch.draw(len(images_BCHW))):
+            place_B = torch.from_numpy(drawn)
+            label_B = self._last(images_BCHW[place_B.to(images_BCHW.device)]).prediction_B
+            numbers = (self._taken + place_B).tolist()
+            self._audited.update(zip(numbers, label_B.tolist(), strict=True))
+        self._taken += len(images_BCHW)
+
+    def _audits(self, part: Exited) -> list[Audited | None]:
+        """What the last exit says of the images that are next, as far as it was asked."""
+        labels = part.prediction_B.tolist()
+        said = [
+            self._audited.pop(number, None) for number in range(self.done, self.done + len(labels))
+        ]
+        audits = [
+            None
+            if last is None
+            else Audited(label=last, class_name=self.classes[last], agrees=last == label)
+            for label, last in zip(labels, said, strict=True)
+        ]
+        if self.watch is not None:
+            agreed = [audit.agrees for audit in audits if audit is not None]
+            self.watch.observe(part.exit_B.tolist(), agreed)
+        return audits
 
     def _predictions(
         self, parts: Sequence[Exited], names: Sequence[str | None]
@@ -224,6 +259,7 @@ class Predictor:
         for part in parts:
             labels, exits = part.prediction_B.tolist(), part.exit_B.tolist()
             self._ended = time.monotonic()
+            audits = self._audits(part)
             for i, (label, k, confidence) in enumerate(
                 zip(labels, exits, part.confidence_B.tolist(), strict=True)
             ):
@@ -237,6 +273,8 @@ class Predictor:
                     confidence=confidence,
                     macs=self.macs_K[k],
                     top=self._most_probable(part.logits_BC, i),
+                    audit=audits[i],
+                    alarms=() if self.watch is None else self.watch.alarms,
                 )
                 place += 1
 

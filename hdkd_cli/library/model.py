@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.evaluation.policy import ExitPolicy
+from hdkd_cli.evaluation.watch import Auditing
 from hdkd_cli.inference.predictor import AnyImage, Predictor, Transform, listed
 from hdkd_cli.library.run import Run
 from hdkd_cli.models.contract import MultiExitNet
@@ -101,9 +102,12 @@ class Model:
         device: str | None = None,
         regroup: bool = False,
         top: int = 0,
+        audit: Auditing | None = None,
     ) -> Predictor:
         """What `predict` uses, for streams of files: see `Predictor.files`."""
-        return self._on(device).predictor(policy, budget=budget, regroup=regroup, top=top)
+        return self._on(device).predictor(
+            policy, budget=budget, regroup=regroup, top=top, audit=audit
+        )
 
     def logits(self, images: AnyImage | Sequence[AnyImage] | Tensor) -> Tensor:
         """What every exit says: (K, B, C) float32, on the CPU.

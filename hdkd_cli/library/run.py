@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 
 from hdkd_cli.choices import ExportTarget, HeldOut
@@ -19,12 +20,13 @@ from hdkd_cli.evaluation.operating_point import geometric_point
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint, read_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import tabulate
+from hdkd_cli.evaluation.watch import Auditing, Promise, Watch, fingerprint
 from hdkd_cli.inference import exported_latency, latency, measured
 from hdkd_cli.inference.export import export, refuse_target
 from hdkd_cli.inference.fold import deployed
 from hdkd_cli.inference.predictor import Predictor, last_exit
 from hdkd_cli.inference.runner import Network
-from hdkd_cli.library.evaluated import read_policy_file
+from hdkd_cli.library.evaluated import DELTA, read_policy_file
 from hdkd_cli.library.opened import OpenedRun
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network
 from hdkd_cli.models.contract import MultiExitNet
@@ -116,6 +118,7 @@ class Run(OpenedRun):
         budget: str | float | None = None,
         regroup: bool = False,
         top: int = 0,
+        audit: Auditing | None = None,
     ) -> Predictor:
         """What classifies images with this run.
 
@@ -125,26 +128,62 @@ class Run(OpenedRun):
             budget: See `point`.
             regroup: Let samples wait before each stage until a full batch is there.
             top: How many of the most probable classes a prediction lists.
+            audit: Send some images to the last exit besides, and watch the policy's promise.
 
         Raises:
-            UsageError: a budget without a policy, or one that cannot be met.
+            UsageError: a budget without a policy, or one that cannot be met; an audit without a
+                policy or a promise.
             PolicyError: the policy is missing, unusable, or of another network.
         """
         if policy is None and budget is None and not self.has_policy():
             self.note("no policy was calibrated yet: all images take the last exit")
+            if audit is not None:
+                raise UsageError(
+                    "--audit: there is no policy that could be watched",
+                    hint=f"run `hdkd calibrate-thresholds {self.path}`",
+                )
             found = last_exit(self.costs.macs_K)
         else:
             found = self.policy(policy)
+        point = self.point(found, budget)
         return Predictor(
             self.deployed,
             found,
-            self.point(found, budget),
+            point,
             transform=self.transform,
             classes=self.classes,
             macs_K=self.costs.macs_K,
             batch_size=self.images_per_pass,
             regroup=regroup,
             top=top,
+            watch=None if audit is None else self._watch(found, point, audit),
+        )
+
+    def _watch(self, policy: ExitPolicy, point: OperatingPoint, audit: Auditing) -> Watch:
+        """What holds an operating point to its promise.
+
+        Raises:
+            UsageError: it promises nothing about its answers, and neither does ``audit``.
+            PolicyError: the state is of another policy, or unusable.
+        """
+        given = policy.guarantee
+        promised = given.epsilon if given and given.loss == "disagreement" else None
+        max_risk = audit.max_risk or promised
+        if max_risk is None:
+            raise UsageError(
+                f"--audit: a policy of kind {policy.kind} promises nothing about how many answers "
+                "differ from the last exit's",
+                hint="say --max-risk 0.05, or calibrate with --max-risk",
+            )
+        delta = audit.delta or (given.delta if given and given.delta else DELTA)
+        macs_K = self.costs.macs_K
+        return Watch(
+            Promise.of(policy, point, macs_K, max_risk=max_risk, delta=delta),
+            np.array(macs_K) / macs_K[-1],
+            fingerprint(policy, point, self.folder.checkpoint().model_sha256),
+            audit.share,
+            self.warn,
+            audit.state,
         )
 
     # -- what takes time ----------------------------------------------------------------------
