@@ -8,6 +8,7 @@ import json
 import math
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -71,15 +72,8 @@ def parse_json(text: str, source: str, error: Fault) -> Any:
     Raises:
         HdkdError: of ``error``; it is not JSON, nested too deeply, or holds a number out of range.
     """
-    try:
-        content = json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise error(f"{source}: is nested more than {MAX_DEPTH} deep") from None
-    except ValueError as problem:
-        raise error(f"{source}: is not JSON ({problem})") from None
-    if excess := _excess(content, finite=True):
-        raise error(f"{source}: {excess}")
-    return content
+    parse = partial(json.loads, parse_constant=_refuse_constant)
+    return _parsed(parse, text, source, error, "is not JSON ({})", finite=True)
 
 
 def read_json(path: Path, error: Fault) -> Any:
@@ -133,15 +127,25 @@ def parse_toml(text: str, source: str, error: Fault) -> dict[str, Any]:
     Raises:
         HdkdError: of ``error``; it is not TOML, nested too deeply, or holds a number out of range.
     """
+    tables: dict[str, Any] = _parsed(
+        tomllib.loads, text, source, error, "is not valid TOML: {}", finite=False
+    )
+    return tables
+
+
+def _parsed(
+    parse: Callable[[str], Any], text: str, source: str, error: Fault, fault: str, *, finite: bool
+) -> Any:
+    """What ``parse`` makes of a text; ``fault`` says what it is not, and why."""
     try:
-        tables = tomllib.loads(text)
+        content = parse(text)
     except RecursionError:
         raise error(f"{source}: is nested more than {MAX_DEPTH} deep") from None
     except ValueError as problem:
-        raise error(f"{source}: is not valid TOML: {problem}") from None
-    if excess := _excess(tables, finite=False):
+        raise error(f"{source}: {fault.format(problem)}") from None
+    if excess := _excess(content, finite=finite):
         raise error(f"{source}: {excess}")
-    return tables
+    return content
 
 
 def _refuse_constant(name: str) -> float:

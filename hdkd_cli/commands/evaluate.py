@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hdkd_cli.commands import completion, options
+from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import open_run, policy_option, score_source
 from hdkd_cli.errors import GateError, UsageError
 from hdkd_cli.ui.output import chosen_format, emit
@@ -29,15 +29,7 @@ BUDGET_COLUMNS = (
 
 
 def scores(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folder, or -.",
-            show_default=False,
-            autocompletion=completion.runs,
-        ),
-    ],
+    run: options.OneRunArgument,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write them.")
     ],

@@ -8,21 +8,13 @@ from typing import Annotated
 import typer
 
 from hdkd_cli.choices import ExportTarget
-from hdkd_cli.commands import completion, options
+from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import open_run, policy_option
 from hdkd_cli.ui.output import emit
 
 
 def export(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folder, or -.",
-            show_default=False,
-            autocompletion=completion.runs,
-        ),
-    ],
+    run: options.OneRunArgument,
     to: Annotated[ExportTarget, typer.Option("--to", help="Format of the programs.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="New folder to write.")

@@ -81,6 +81,12 @@ TrustOption = Annotated[
 ]
 
 # What to read
+OneRunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Run folder, or -.", show_default=False, autocompletion=completion.runs
+    ),
+]
 RunArgument = Annotated[
     str | None,
     typer.Argument(

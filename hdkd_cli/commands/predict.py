@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hdkd_cli.choices import OutputFormat
-from hdkd_cli.commands import completion, options
+from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import open_run, policy_option
 from hdkd_cli.errors import DataError, GateError, UsageError
 from hdkd_cli.ui.console import talk
@@ -23,15 +23,7 @@ COLUMNS = ("image", "class", "exit", "confidence", "macs")
 
 
 def predict(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folder, or -.",
-            show_default=False,
-            autocompletion=completion.runs,
-        ),
-    ],
+    run: options.OneRunArgument,
     images: Annotated[
         list[str],
         typer.Argument(

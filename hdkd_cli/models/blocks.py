@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator
+
+from torch import Tensor, nn
 
 from hdkd_cli.choices import StemKind
+from hdkd_cli.models.contract import Stage, State
 
 CIFAR_HEAD_WIDTH = 128
 HEAD_SIDES = range(5, 13)
 """Sides in pixels that a head can read: its three halvings must leave one pixel."""
+
+
+class ClassifiedStage(Stage):
+    """A stage that ends in a classifier of one tensor, and hands on what is still needed.
+
+    Attributes:
+        classifier: From the tensor called ``head_keys[0]`` to logits.
+        kept_keys: What the head and later stages read.
+    """
+
+    classifier: nn.Sequential
+    kept_keys: set[str]
+
+    def kept(self, state: State) -> State:
+        """``state`` without what nobody reads."""
+        return {key: x for key, x in state.items() if key in self.kept_keys}
+
+    def head(self, state: State) -> Tensor:
+        """Logits (B, C)."""
+        logits: Tensor = self.classifier(state[self.head_keys[0]])
+        return logits
+
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """The classifier."""
+        return (self.classifier,)
 
 
 def conv_bn_relu(
@@ -53,6 +81,30 @@ def first_side(kind: StemKind, image_size: int) -> int:
 def halved(side: int) -> int:
     """Side in pixels after a 3×3 convolution with stride 2."""
     return (side + 1) // 2
+
+
+def size_problems(
+    image_size: int, stem: StemKind, levels: int, said: str, last: str, change: str
+) -> Iterator[str]:
+    """The heads need a certain size of what they read.
+
+    Args:
+        image_size: Side of the images.
+        stem: What reads them.
+        levels: How many resolutions there are, each half of the one before.
+        said: Names the setting and the levels, ``{}`` their number.
+        last: What the last level is called.
+        change: What to change.
+    """
+    side = first_side(stem, image_size)
+    for _ in range(levels - 1):
+        side = halved(side)
+    if side not in HEAD_SIDES:
+        yield (
+            f"{said.format(levels)} and the {stem} stem turn {image_size} pixels into {side} at "
+            f"{last}, where the heads take {HEAD_SIDES[0]} to {HEAD_SIDES[-1]}; change {change}, "
+            "model.stem or data.image_size"
+        )
 
 
 def classifier(kind: StemKind, width_in: int, num_classes: int) -> nn.Sequential:

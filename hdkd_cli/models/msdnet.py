@@ -11,7 +11,7 @@ tensor a scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import cast
 
@@ -21,17 +21,16 @@ from torch import Tensor, nn
 from hdkd_cli.choices import ParameterInit, Prune, StemKind, StepMode
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.models.blocks import (
-    HEAD_SIDES,
+    ClassifiedStage,
     branch,
     classifier,
     conv3,
     conv_bn_relu,
     first_layer,
-    first_side,
-    halved,
     initialise_he,
+    size_problems,
 )
-from hdkd_cli.models.contract import MultiExitNet, Stage, State
+from hdkd_cli.models.contract import MultiExitNet, State
 from hdkd_cli.models.msdnet_grid import (
     Layer,
     cone,
@@ -100,7 +99,14 @@ class MSDNet(MultiExitNet):
         problems = [
             *layer_problems(layers, scales, prune),
             *width_problems(layers, growth, growth_factors),
-            *_size_problems(image_size, stem, scales),
+            *size_problems(
+                image_size,
+                stem,
+                scales,
+                "model.growth_factors: {} scales",
+                "the coarsest scale",
+                "the number of scales",
+            ),
         ]
         if problems:
             raise SettingsError("\n".join(problems))
@@ -156,7 +162,7 @@ class MSDNet(MultiExitNet):
         return groups
 
 
-class MSDNetStage(Stage):
+class MSDNetStage(ClassifiedStage):
     """The cells between two exits, and the classifier of the later one.
 
     Args:
@@ -183,7 +189,7 @@ class MSDNetStage(Stage):
         self.cells = cast("Sequence[Cell]", nn.ModuleList(cells))
         self.classifier = classifier
         self.head_keys = (head_key,)
-        self._kept_keys = later_keys | {head_key}
+        self.kept_keys = later_keys | {head_key}
 
     def body(self, state: State) -> State:
         """Take the scales as far as this exit needs them; keep those that are still needed."""
@@ -194,16 +200,7 @@ class MSDNetStage(Stage):
                 x = scales[_key(scale)] = layer(x)
         for cell in self.cells:
             scales[cell.reads[0]] = cell(scales)
-        return {key: x for key, x in scales.items() if key in self._kept_keys}
-
-    def head(self, state: State) -> Tensor:
-        """Logits (B, C)."""
-        logits: Tensor = self.classifier(state[self.head_keys[0]])
-        return logits
-
-    def head_modules(self) -> tuple[nn.Module, ...]:
-        """The classifier."""
-        return (self.classifier,)
+        return self.kept(scales)
 
 
 class Cell(nn.Module):
@@ -267,16 +264,3 @@ def _stem(kind: StemKind, channels: int, growth_factors: Sequence[int]) -> nn.Mo
 def _key(scale: int) -> str:
     """The name of a scale in the state."""
     return f"scale{scale}"
-
-
-def _size_problems(image_size: int, stem: StemKind, scales: int) -> Iterator[str]:
-    """The heads need a certain size of the coarsest scale."""
-    side = first_side(stem, image_size)
-    for _ in range(scales - 1):
-        side = halved(side)
-    if side not in HEAD_SIDES:
-        yield (
-            f"model.growth_factors: {scales} scales and the {stem} stem turn {image_size} pixels "
-            f"into {side} at the coarsest scale, where the heads take {HEAD_SIDES[0]} to "
-            f"{HEAD_SIDES[-1]}; change the number of scales, model.stem or data.image_size"
-        )

@@ -13,24 +13,23 @@ computes is needed by later exits alone: RANet has nothing to postpone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from hdkd_cli.choices import ParameterInit, StemKind, StepMode
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.models.blocks import (
-    HEAD_SIDES,
+    ClassifiedStage,
     classifier,
     conv3,
     first_layer,
-    first_side,
-    halved,
     initialise_he,
+    size_problems,
 )
-from hdkd_cli.models.contract import MultiExitNet, Stage, State
+from hdkd_cli.models.contract import MultiExitNet, State
 from hdkd_cli.models.ranet_blocks import RANetBlock, blocks_of_exits, stem_key
 from hdkd_cli.models.ranet_plan import plan_blocks, scale_problems, width_problems
 
@@ -102,7 +101,14 @@ class RANet(MultiExitNet):
         )
         problems = [
             *width_problems(plan, compress, reduction),
-            *_size_problems(image_size, stem, scales),
+            *size_problems(
+                image_size,
+                stem,
+                scales[-1],
+                "model.scales: {} resolutions",
+                "the lowest",
+                "model.scales",
+            ),
         ]
         if problems:
             raise SettingsError("\n".join(problems))
@@ -143,7 +149,7 @@ class RANet(MultiExitNet):
             initialise_he(self)
 
 
-class RANetStage(Stage):
+class RANetStage(ClassifiedStage):
     """The blocks between two exits, and the classifier of the later one.
 
     Args:
@@ -169,7 +175,7 @@ class RANetStage(Stage):
         self.blocks = cast("Sequence[RANetBlock]", nn.ModuleList(blocks))
         self.classifier = classifier
         self.head_keys = (blocks[-1].writes,)
-        self._kept_keys = later_keys | set(self.head_keys)
+        self.kept_keys = later_keys | set(self.head_keys)
 
     def body(self, state: State) -> State:
         """Run the blocks; keep what is still needed."""
@@ -180,16 +186,7 @@ class RANetStage(Stage):
                 x = features[stem_key(net)] = layer(x)
         for block in self.blocks:
             features.update(block(features))
-        return {key: x for key, x in features.items() if key in self._kept_keys}
-
-    def head(self, state: State) -> Tensor:
-        """Logits (B, C)."""
-        logits: Tensor = self.classifier(state[self.head_keys[0]])
-        return logits
-
-    def head_modules(self) -> tuple[nn.Module, ...]:
-        """The classifier."""
-        return (self.classifier,)
+        return self.kept(features)
 
 
 def _stem(kind: StemKind, scales: Sequence[int], widths: Sequence[int]) -> nn.ModuleList:
@@ -199,16 +196,3 @@ def _stem(kind: StemKind, scales: Sequence[int], widths: Sequence[int]) -> nn.Mo
     for (fine, wide), (coarse, width) in pairwise(order):
         layers.append(conv3(wide, width, stride=1 if fine == coarse else 2))
     return nn.ModuleList(layers)
-
-
-def _size_problems(image_size: int, stem: StemKind, scales: Sequence[int]) -> Iterator[str]:
-    """The heads need a certain size of the lowest resolution."""
-    side = first_side(stem, image_size)
-    for _ in range(scales[-1] - 1):
-        side = halved(side)
-    if side not in HEAD_SIDES:
-        yield (
-            f"model.scales: {scales[-1]} resolutions and the {stem} stem turn {image_size} pixels "
-            f"into {side} at the lowest, where the heads take {HEAD_SIDES[0]} to "
-            f"{HEAD_SIDES[-1]}; change model.scales, model.stem or data.image_size"
-        )

@@ -18,7 +18,7 @@ from torch import Tensor
 from hdkd_cli.data import ImageData, Stream
 from hdkd_cli.method.tradeoffs import Tradeoffs, relative_loss
 from hdkd_cli.training.events import TradeoffsMoved
-from hdkd_cli.training.monitor import accuracy_and_nll
+from hdkd_cli.training.monitor import on_val
 from hdkd_cli.training.optimizer import set_rate
 from hdkd_cli.training.schedule import round_steps
 from hdkd_cli.training.signals import StopRequest
@@ -121,15 +121,7 @@ def _judged(state: TrainState, data: ImageData) -> Tensor:
     """The objective on all validation images, in evaluation mode; infinite if training diverged."""
     if int(state.first_bad_step) >= 0:
         return torch.tensor(torch.inf)
-    state.ranks.share(state.net.buffers())
-    batches = data.evaluation_batches(
-        "val",
-        batch_size=state.settings.evaluation.batch_size,
-        device=state.device,
-        channels_last=state.channels_last,
-        share=state.share,
-    )
-    _, nll_K = accuracy_and_nll(state.net, batches, state.ranks)
+    _, nll_K = on_val(state, data)
     return relative_loss(torch.tensor(nll_K))
 
 

@@ -23,7 +23,7 @@ from hdkd_cli.training.events import (
     StepLogged,
     WeightsUpdated,
 )
-from hdkd_cli.training.monitor import accuracy_and_nll
+from hdkd_cli.training.monitor import on_val
 from hdkd_cli.training.optimizer import set_rate
 from hdkd_cli.training.schedule import learning_rate
 from hdkd_cli.training.signals import StopRequest
@@ -239,15 +239,7 @@ def _left_out(state: TrainState) -> int:
 
 def _evaluated(state: TrainState, data: ImageData, epoch: int) -> Evaluated:
     began = time.perf_counter()
-    state.ranks.share(state.net.buffers())  # what is measured is what is saved
-    batches = data.evaluation_batches(
-        "val",
-        batch_size=state.settings.evaluation.batch_size,
-        device=state.device,
-        channels_last=state.channels_last,
-        share=state.share,
-    )
     with state.average.in_use(state.net) if state.average is not None else nullcontext():
-        top1_pct_K, nll_K = accuracy_and_nll(state.net, batches, state.ranks)
+        top1_pct_K, nll_K = on_val(state, data)
     seconds = time.perf_counter() - began
     return Evaluated(state.step, epoch, "val", top1_pct_K, nll_K, seconds)

@@ -6,10 +6,24 @@ from collections.abc import Iterable
 
 import torch
 
-from hdkd_cli.data import Batch
+from hdkd_cli.data import Batch, ImageData
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.modes import evaluating
 from hdkd_cli.training.distributed import Ranks
+from hdkd_cli.training.state import TrainState
+
+
+def on_val(state: TrainState, data: ImageData) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """``accuracy_and_nll`` of the network in training, with the buffers that are saved."""
+    state.ranks.share(state.net.buffers())
+    batches = data.evaluation_batches(
+        "val",
+        batch_size=state.settings.evaluation.batch_size,
+        device=state.device,
+        channels_last=state.channels_last,
+        share=state.share,
+    )
+    return accuracy_and_nll(state.net, batches, state.ranks)
 
 
 @torch.inference_mode()
