@@ -524,7 +524,7 @@ class Prediction(Record):
     """What the network says about one image, and where it left."""
 
     schema_id: ClassVar[str] = "hdkd/prediction/1"
-    on_request: ClassVar[frozenset[str]] = frozenset({"top", "audit", "alarms"})
+    on_request: ClassVar[frozenset[str]] = frozenset({"top", "truth", "audit", "alarms"})
 
     image: str | None
     """Its path; None for an image that came from memory."""
@@ -542,6 +542,8 @@ class Prediction(Record):
     """Multiply-accumulates up to that exit."""
     top: tuple[ClassProbability, ...] = ()
     """The most probable classes, as many as were asked for."""
+    truth: str | None = None
+    """The class whose folder it lies in, where the images are labelled."""
     audit: Audited | None = None
     """The last exit's answer; None: this image was not audited."""
     alarms: tuple[Alarm, ...] = ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import emit
 
 if TYPE_CHECKING:
+    from hdkd_cli.data.sources.base import FolderSource
     from hdkd_cli.records import Prediction
 
 COLUMNS = ("image", "class", "exit", "confidence", "macs")
@@ -25,13 +27,14 @@ COLUMNS = ("image", "class", "exit", "confidence", "macs")
 def predict(
     run: options.OneRunArgument,
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="IMAGE|FOLDER|-...",
+            metavar="[IMAGE|FOLDER|-]...",
             help="Image files; folders, searched to any depth; or - for paths on stdin.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    labelled: options.ImagesOption = None,
     policy: options.PolicyOption = None,
     budget: options.BudgetOption = None,
     skip_bad: Annotated[
@@ -94,9 +97,12 @@ def predict(
 
     One line per image, in the order of the images. Without --budget: the policy's most accurate
     point; without any policy: the last exit. --data-dir is needed only if
-    --budget has to be solved for and the run has moved.
+    --budget has to be solved for and the run has moved. With --images, each line also names the
+    folder that an image lies in, its true class.
     """
-    _refuse_stdin_twice(run, images, policy)
+    _refuse_stdin_twice(run, images or [], policy)
+    if (labelled is None) == (not images):
+        raise UsageError("give images or folders, - for paths on stdin, or --images FOLDER")
     from hdkd_cli.evaluation.watch import Auditing
     from hdkd_cli.inference.arriving import image_files, lines_of
 
@@ -114,7 +120,10 @@ def predict(
         batch_size=batch_size,
         allow_mismatch=allow_mismatch,
     )
-    names: Iterable[str] = lines_of(sys.stdin.fileno()) if images == ["-"] else image_files(images)
+    truth = {} if labelled is None else _classes_of(opened.labelled(labelled).source)
+    names: Iterable[str] = (
+        lines_of(sys.stdin.fileno()) if images == ["-"] else image_files(images or truth)
+    )
     bad: list[DataError] = []
 
     def refused(problem: DataError) -> None:
@@ -124,13 +133,19 @@ def predict(
     predictor = opened.predictor(
         policy_option(policy), budget=budget, regroup=regroup, top=top, audit=auditing
     )
-    watch = predictor.watch
+    watch, right = predictor.watch, Counter[bool]()
+    predictions = predictor.files(names, refused)
+    if truth:
+        predictions = _compared(predictions, truth, right)
+    columns = (*COLUMNS, "truth") if truth else COLUMNS
     try:
-        emit(_flushed(predictor.files(names, refused)), form or "jsonl", columns=COLUMNS)
+        emit(_flushed(predictions), form or "jsonl", columns=columns)
     finally:
         if watch is not None:
             watch.keep()
     talk.note(predictor.summary())
+    if right:
+        talk.note(f"right about {right[True]:,} of {right.total():,}")
     if watch is not None:
         talk.note(watch.summary())
     if bad and not skip_bad:
@@ -140,6 +155,25 @@ def predict(
         )
     if watch is not None and watch.alarms and fail_on_drift:
         raise GateError(f"the policy's promise is broken ({', '.join(watch.alarms)})")
+
+
+def _classes_of(source: FolderSource) -> dict[str, str]:
+    """Path of each image → the name of its class."""
+    labels = source.labels_N.tolist()
+    return {
+        str(source.root / key): source.classes[label]
+        for key, label in zip(source.keys, labels, strict=True)
+    }
+
+
+def _compared(
+    predictions: Iterable[Prediction], truth: Mapping[str, str], right: Counter[bool]
+) -> Iterator[Prediction]:
+    """Each with its true class; ``right`` counts how many agree."""
+    for prediction in predictions:
+        label = truth[prediction.image or ""]
+        right[label == prediction.class_name] += 1
+        yield prediction.model_copy(update={"truth": label})
 
 
 def _flushed(predictions: Iterable[Prediction]) -> Iterator[Prediction]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.choices import HeldOut
-from hdkd_cli.data import ImageData, open_labelled
+from hdkd_cli.data import ImageData, LabelledImages, open_labelled
 from hdkd_cli.data.order import Request
 from hdkd_cli.data.transform import describe
 from hdkd_cli.devices import resolve_device, use_channels_last
@@ -225,9 +225,17 @@ class OpenedRun(Evaluated):
             return None
         return scores if dict(scores.meta) == self._fingerprints(split, split_sha256) else None
 
+    def labelled(self, folder: Path) -> LabelledImages:
+        """Images in ``folder``, which has one folder per class of the run.
+
+        Raises:
+            DataError: there are none, or a folder is named like no class.
+        """
+        return open_labelled(folder, self.settings.data, self.classes)
+
     def _scores_of_folder(self, folder: Path) -> Scores:
         """Scores of images that are no split; they are not kept."""
-        images = open_labelled(folder, self.settings.data, self.classes)
+        images = self.labelled(folder)
         meta = self._fingerprints("images", images.sha256) | {"images": str(folder)}
         return self._scored(images.batches, meta)
 

@@ -64,6 +64,26 @@ def test_the_verbs_take_them(pictures: Pictures, field: Path, tmp_path: Path, ca
     assert "give RUN" in capsys.readouterr().err
 
 
+def test_predictions_beside_the_true_classes(pictures: Pictures, field: Path, capsys: ANY) -> None:
+    run = str(pictures.run)
+    assert app.run(["predict", run, "--images", str(field)]) == 0
+    said = capsys.readouterr()
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert [Path(line["image"]).parent.name for line in lines] == [line["truth"] for line in lines]
+    assert [line["truth"] for line in lines] == ["cat"] * 5 + ["狗"] * 5
+    right = sum(line["class"] == line["truth"] for line in lines)
+    assert f"right about {right} of 10" in said.err
+    anytime = Run.open(pictures.run, device="cpu").anytime(images=field)
+    assert right == round(anytime.exits[-1].top1_pct / 10)  # without a policy: the last exit
+
+    assert app.run(["predict", run, str(field), "--format", "jsonl"]) == 0
+    unlabelled = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert unlabelled == [{k: v for k, v in line.items() if k != "truth"} for line in lines]
+    for wrong in ([], [str(field), "--images", str(field)]):
+        assert app.run(["predict", run, *wrong]) == 2
+    assert app.run(["predict", run, "--images", str(pictures.data)]) == 3
+
+
 def test_each_class(pictures: Pictures, tmp_path: Path, capsys: ANY) -> None:
     run = Run.open(pictures.run, device="cpu")
     record = run.anytime(by_class=True)
