@@ -87,9 +87,13 @@ def calibrate_thresholds(
     split: options.SplitOption = None,
     combination: options.CombinationOption = None,
     confidence: Annotated[
-        ConfidenceKind,
-        typer.Option("--confidence", help="What is compared with the thresholds."),
-    ] = "max-prob",
+        ConfidenceKind | None,
+        typer.Option(
+            "--confidence",
+            help="What is compared with the thresholds. Default: max-prob; margin for the policy "
+            "optimal.",
+        ),
+    ] = None,
     temperature: Annotated[
         bool,
         typer.Option(

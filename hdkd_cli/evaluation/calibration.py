@@ -88,6 +88,20 @@ class Reading:
         """The split, so read."""
         return self.read(self.scores)
 
+    @property
+    def auroc_K(self) -> tuple[float | None, ...]:
+        """How well each exit's confidence tells right from wrong answers; None: all are alike."""
+        return tuple(map(auroc, self.table.confidence_KN, self.table.correct_KN))
+
+    @property
+    def auroc_settled_K(self) -> tuple[float | None, ...]:
+        """The same for answers that the last exit would not mend: right, or wrong there too.
+
+        That is what leaving early asks for: an image that no exit gets right may go at once.
+        """
+        settled_KN = self.table.correct_KN | ~self.table.correct_KN[-1]
+        return tuple(map(auroc, self.table.confidence_KN, settled_KN))
+
     def read(self, scores: Scores) -> ExitTable:
         """Any scores, so read."""
         return tabulate(scores, self.combination, self.temperatures, self.confidence)
@@ -131,7 +145,8 @@ class Reading:
                 samples=self.scores.num_samples,
                 classes=self.scores.num_classes,
             ),
-            val_auroc=tuple(map(auroc, self.table.confidence_KN, self.table.correct_KN)),
+            val_auroc=self.auroc_K,
+            val_auroc_settled=self.auroc_settled_K,
             guarantee=guarantee,
         )
 
@@ -148,10 +163,12 @@ class Search:
         find: From a split as exits read it, and mean costs in MACs to meet (one point each; none:
             a family of points from cheap to accurate), to thresholds (P, K−1).
         combination: How an exit uses the exits before it, unless another is asked for.
+        confidence: What is compared with the thresholds, likewise.
     """
 
     find: Callable[[ExitTable, Sequence[float]], Thresholds]
     combination: CombinationKind = "single"
+    confidence: str = "max-prob"
 
 
 def _geometric(table: ExitTable, budgets_macs: Sequence[float]) -> Thresholds:
@@ -168,11 +185,13 @@ def _optimal(table: ExitTable, budgets_macs: Sequence[float]) -> Thresholds:
 # The published protocol reads exit k alone; nothing else has a reason to.
 _POLICIES = {
     "geometric": Search(_geometric, "single"),
-    "optimal": Search(_optimal, "cost-weighted"),
+    # benchmarks/results/confidences.json: margin beats the largest probability.
+    "optimal": Search(_optimal, "cost-weighted", "margin"),
 }
 POLICIES: Mapping[str, Search] = MappingProxyType(_POLICIES)
 """Name → search. ``risk`` is none of them: it needs samples of its own, see `calibrate_risk`."""
 RISK_COMBINATION: CombinationKind = "cost-weighted"
+RISK_CONFIDENCE = "max-prob"
 
 
 def register_policy(

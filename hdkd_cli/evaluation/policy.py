@@ -163,6 +163,8 @@ class ExitPolicy(Record):
     """Where it comes from."""
     val_auroc: tuple[Annotated[float, Field(ge=0, le=1)] | None, ...] | None = None
     """(K,): AUROC of each exit's confidence for being right; None where all answers are alike."""
+    val_auroc_settled: tuple[Annotated[float, Field(ge=0, le=1)] | None, ...] | None = None
+    """(K,): the same for "right here, or the last exit is wrong too": no loss to leave."""
     guarantee: Guarantee | None = None
     """What a ``risk`` policy promises."""
 
@@ -188,11 +190,11 @@ class ExitPolicy(Record):
             raise ValueError(
                 f"{self.num_exits} temperatures but {len(self.combination.weights)} rows of weights"
             )
-        if self.val_auroc is not None and len(self.val_auroc) != self.num_exits:
-            raise ValueError(
-                f"{len(self.val_auroc)} values of AUROC, {self.num_exits} exits need "
-                f"{self.num_exits}"
-            )
+        for auroc_K in (self.val_auroc, self.val_auroc_settled):
+            if auroc_K is not None and len(auroc_K) != self.num_exits:
+                raise ValueError(
+                    f"{len(auroc_K)} values of AUROC, {self.num_exits} exits need {self.num_exits}"
+                )
         for number, point in enumerate(self.points, 1):
             if len(point.thresholds) != self.num_exits - 1:
                 raise ValueError(

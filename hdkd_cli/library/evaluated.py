@@ -20,6 +20,7 @@ from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.calibration import (
     POLICIES,
     RISK_COMBINATION,
+    RISK_CONFIDENCE,
     calibrate_risk,
     fit_combination,
     fit_policy,
@@ -208,7 +209,7 @@ class Evaluated(ABC):
         calibration_scores: Path | Scores | None = None,
         split: HeldOut | None = None,
         combination: CombinationKind | None = None,
-        confidence: str = "max-prob",
+        confidence: str | None = None,
         temperature: bool = False,
         output: Path | None = None,
     ) -> ExitPolicy:
@@ -228,7 +229,7 @@ class Evaluated(ABC):
             calibration_scores: For a score file with ``max_risk``: samples used for nothing else.
             split: What thresholds are found on; None: val.
             combination: How an exit uses the exits before it; None: the policy's own.
-            confidence: What is compared with the thresholds.
+            confidence: What is compared with the thresholds; None: the policy's own.
             temperature: Fit a temperature for each exit first.
             output: Where to write it, instead of the run's folder.
 
@@ -259,7 +260,7 @@ class Evaluated(ABC):
                 scores,
                 held_out,
                 combination=combination or RISK_COMBINATION,
-                confidence=confidence,
+                confidence=confidence or RISK_CONFIDENCE,
                 temperature=temperature,
                 guarantee=guarantee or "ltt",
                 loss=loss or "disagreement",
@@ -272,7 +273,7 @@ class Evaluated(ABC):
                 kind,
                 scores,
                 combination=combination or POLICIES[kind].combination,
-                confidence=confidence,
+                confidence=confidence or POLICIES[kind].confidence,
                 temperature=temperature,
                 budgets_macs=[parse_budget(str(one), scores.macs_K[-1]) for one in budgets],
             )

@@ -159,3 +159,21 @@ def test_fitted_combination(trained: Path, files: dict[str, str], capsys: ANY) -
     assert "fitted on val" in message
     assert app.run(["eval-anytime", "--scores", files["val"], *fitted]) == 0
     assert "too favourable" in capsys.readouterr().err
+
+
+def test_each_policy_has_a_confidence_of_its_own(trained: Path, capsys: ANY) -> None:
+    found = {}
+    for kind, more in (
+        ("geometric", []),
+        ("optimal", []),
+        ("optimal", ["--confidence", "max-prob"]),
+    ):
+        assert app.run(["calibrate", str(trained), "--policy", kind, *more]) == 0
+        policy = json.loads(capsys.readouterr().out)
+        found[kind, *more[1:]] = policy["confidence"]
+        assert len(policy["val_auroc_settled"]) == 3
+    assert found == {
+        ("geometric",): "max-prob",
+        ("optimal",): "margin",
+        ("optimal", "max-prob"): "max-prob",
+    }

@@ -1,5 +1,6 @@
 """Calibration: what a policy says about itself, and what it must not be fitted on."""
 
+import numpy as np
 import pytest
 from score_tables import FINGERPRINTS, make_scores
 
@@ -14,6 +15,7 @@ from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.fitted import fitted_combination
 from hdkd_cli.evaluation.policy import read_policy, write_policy
 from hdkd_cli.evaluation.simulate import budget
+from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.evaluation.temperature import fit_temperatures
 
 
@@ -142,6 +144,22 @@ def test_auroc_is_that_of_the_anytime_record():
     reading = fit_combination(scores, "mean", temperature=True)
     record = anytime(scores, *reading, ece_bins=15, run=None)
     assert policy.val_auroc == pytest.approx([row.auroc for row in record.exits], abs=1e-3)
+
+
+def test_the_auroc_that_leaving_asks_for():
+    """An answer is settled if it is right, or wrong at the last exit too: pairs, counted."""
+    scores = make_scores(samples=60)
+    policy = calibrate(scores, combination="mean", confidence="margin")
+    table = tabulate(scores, policy.combination, policy.temperatures, "margin")
+    for k in range(scores.num_exits - 1):
+        settled, mended = [], []
+        for i in range(60):
+            loses = table.correct_KN[-1, i] and not table.correct_KN[k, i]
+            (mended if loses else settled).append(table.confidence_KN[k, i])
+        wins = [float(a > b) + (a == b) / 2 for a in settled for b in mended]
+        assert policy.val_auroc_settled[k] == pytest.approx(np.mean(wins))
+        assert policy.val_auroc_settled[k] != policy.val_auroc[k]
+    assert policy.val_auroc_settled[-1] is None  # nothing is mended after the last exit
 
 
 @pytest.mark.parametrize("kind", ["ltt", "crc"])

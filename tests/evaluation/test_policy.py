@@ -122,7 +122,7 @@ def test_a_file_round_trip(tmp_path):
     record = json.loads((tmp_path / "p.json").read_text())
     assert record["schema"] == "hdkd/policy/1"
     assert record["points"][0]["thresholds"] == [0.75, None]
-    assert record.keys() == policy_record().keys() | {"val_auroc", "guarantee"}
+    assert record.keys() == policy_record().keys() | {"val_auroc", "val_auroc_settled", "guarantee"}
 
 
 def test_fields_of_the_future_are_ignored():
@@ -143,6 +143,7 @@ def test_fields_of_the_future_are_ignored():
         (["guarantee"], PROMISE | {"epsilon": 0.0}, "guarantee.epsilon: .*greater than 0"),
         (["val_auroc"], [0.5, 1.1, None], "val_auroc.1: .*less than or equal"),
         (["val_auroc"], [0.5], "1 values of AUROC, 3 exits need 3"),
+        (["val_auroc_settled"], [0.5], "1 values of AUROC, 3 exits need 3"),
         (["confidence"], "luck", "confidence: Input should be"),
         (["points", 1, "thresholds"], [0.5], "point 2 has 1 thresholds, 3 exits need 2"),
         (["points", 1, "thresholds"], [0.5, 0.5, 0.5], "point 2 has 3 thresholds"),
