@@ -10,7 +10,6 @@ benchmarks/results/policies.json (--name: another). K exits, N samples, P points
 from __future__ import annotations
 
 import itertools
-import time
 from pathlib import Path
 from typing import get_args
 
@@ -21,12 +20,9 @@ from hdkd_cli.choices import CombinationKind, GuaranteeKind, RiskKind
 from hdkd_cli.evaluation.answers import Curve
 from hdkd_cli.evaluation.bootstrap import RESAMPLES, paired_difference
 from hdkd_cli.evaluation.calibration import Reading, fit_policy
-from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family
-from hdkd_cli.evaluation.policies.optimal import optimal_family
 from hdkd_cli.evaluation.policies.risk import last_safe, losses, promise, safe_to_fast
 from hdkd_cli.evaluation.scores import Scores, read_scores
 from hdkd_cli.evaluation.simulate import simulate
-from hdkd_cli.evaluation.table import ExitTable
 
 SHOWN_FRACS = (0.35, 0.5, 0.7, 0.85)  # 8, 12, 16, 20 M of the 23.5 M of a 5-exit CIFAR network
 SEARCHES = ("geometric", "optimal")
@@ -118,32 +114,6 @@ def risks(val: Scores, pool: Scores, delta: float) -> list[dict[str, object]]:
     return rows
 
 
-def seconds_of_families(exits: int, samples: int) -> dict[str, dict[str, float]]:
-    """Time to find and simulate each whole family, on a synthetic table that is not sorted yet.
-
-    One thread: where CPU time is less than wall time, something else had the core.
-    """
-    random = np.random.default_rng(0)
-    confidence_KN = random.beta(2, 1, (exits, samples)).astype(np.float32)
-    right_KN = random.random((exits, samples)) < confidence_KN * np.linspace(0.8, 1, exits)[:, None]
-    seconds = {}
-    for name, find in {
-        "geometric": lambda table: family(table, PUBLISHED_RHOS),
-        "optimal": optimal_family,
-        "risk": safe_to_fast,
-    }.items():
-        table = ExitTable(
-            confidence_KN,
-            right_KN.astype(np.int64),
-            np.ones(samples, np.int64),
-            tuple(range(10**6, 10**6 * (exits + 1), 10**6)),
-        )
-        wall, cpu = time.perf_counter(), time.process_time()
-        simulate(table, find(table))
-        seconds[name] = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    return seconds
-
-
 def main() -> None:
     """Measure, print and write the result."""
     given = options(__doc__, val=Path, test=Path, delta=0.1, name="policies", threads=1)
@@ -165,10 +135,6 @@ def main() -> None:
             f"{row['share_above_epsilon']:7.3f}   mean risk {row['mean_risk']:.4f}   "
             f"{row['mean_macs'] / 1e6:.2f} M"
         )
-    seconds = seconds_of_families(11, 50_000)
-    print("\nseconds for a family on 50,000 x 11 scores")
-    for name, taken in seconds.items():
-        print(f"{name:10} wall {taken['wall']:.2f}   cpu {taken['cpu']:.2f}")
     path = write_record(
         given.name,
         "accuracy at a budget and kept promises of exit policies, fitted on val and read on test",
@@ -177,7 +143,6 @@ def main() -> None:
         halves=HALVES,
         comparison=comparison,
         guarantees=guarantees,
-        family_seconds=seconds,
     )
     print(path)
 

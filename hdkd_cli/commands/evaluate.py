@@ -89,16 +89,15 @@ def eval_anytime(
 
 def _class_rows(record: Anytime) -> Iterator[dict[str, object]]:
     """Each class for people: its accuracy, and what it is most often taken for."""
-    for one, taken_for in zip(record.per_class, record.confusion, strict=True):
-        wrong = [0 if c == one.label else count for c, count in enumerate(taken_for)]
-        often = max(range(len(wrong)), key=lambda c: wrong[c])
+    from hdkd_cli.evaluation.anytime import most_often_taken_for
+
+    for one, count_C in zip(record.per_class, record.confusion, strict=True):
+        often, count = most_often_taken_for(one.label, count_C)
         yield {
             "class": one.class_name,
             "samples": one.samples,
             "top1_pct": one.top1_pct,
-            "taken for": f"{record.per_class[often].class_name} ({wrong[often]})"
-            if wrong[often]
-            else None,
+            "taken for": f"{record.per_class[often].class_name} ({count})" if count else None,
         }
 
 

@@ -98,6 +98,18 @@ def per_class(
     return accuracies, tuple(map(tuple, confusion_CC.tolist()))
 
 
+def most_often_taken_for(label: int, count_C: Sequence[int]) -> tuple[int, int]:
+    """The class that images of ``label`` are most often taken for by mistake, and how many are.
+
+    Args:
+        label: The class.
+        count_C: Its row of the confusion matrix.
+    """
+    wrong_C = [0 if c == label else count for c, count in enumerate(count_C)]
+    often = max(range(len(wrong_C)), key=wrong_C.__getitem__)
+    return often, wrong_C[often]
+
+
 def _measure(
     scores: Scores, k: int, combination: Combination, temperature: float, ece_bins: int
 ) -> dict[str, float | None]:

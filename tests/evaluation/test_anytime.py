@@ -14,6 +14,7 @@ from hdkd_cli.evaluation.anytime import (
     anytime,
     auroc,
     expected_calibration_error,
+    most_often_taken_for,
     per_class,
 )
 from hdkd_cli.evaluation.combination import combine, fixed_combination
@@ -166,3 +167,9 @@ def test_a_class_without_images_has_no_accuracy():
     assert (accuracies[3].samples, accuracies[3].top1_pct) == (0, (None,) * 3)
     assert confusion[3] == (0, 0, 0, 0)
     assert sum(map(sum, confusion)) == 30
+
+
+def test_the_most_frequent_mistake_of_a_class():
+    assert most_often_taken_for(1, [3, 9, 4]) == (2, 4)
+    assert most_often_taken_for(2, [3, 3, 9]) == (0, 3)
+    assert most_often_taken_for(0, [5, 0, 0])[1] == 0

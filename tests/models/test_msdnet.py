@@ -87,66 +87,6 @@ def test_lazy_stages_compute_what_the_eager_network_computes(arguments, train):
         assert torch.equal(buffer, other), name  # BatchNorm saw every batch once
 
 
-@few
-@given(arguments=msdnet_arguments())
-def test_a_stage_holds_what_its_exit_needs_and_no_earlier_one_does(arguments):
-    net = small_msdnet(**arguments).eval()
-    names = [name for name, _ in net.named_parameters()]
-    done: set[str] = set()
-    state = net.start(images(net, 1))
-    for k, stage in enumerate(net.stages):
-        state = stage.body(state)
-        gradients = torch.autograd.grad(
-            stage.head(state).sum(), list(net.parameters()), retain_graph=True, allow_unused=True
-        )
-        needed = {n for n, g in zip(names, gradients, strict=True) if g is not None}
-        here = {n for n in names if n.startswith(f"stages.{k}.")}
-        assert needed - done == here
-        done |= needed
-    assert done == set(names)
-
-
-@few
-@given(arguments=msdnet_arguments())
-def test_the_state_holds_only_what_is_still_read(arguments):
-    net = small_msdnet(**arguments).eval()
-    state = net.start(images(net, 1))
-    for k, stage in enumerate(net.stages):
-        state = {key: x.detach().requires_grad_() for key, x in stage.body(state).items()}
-        onward, read = state, [stage.head(state).sum()]
-        for later in net.stages[k + 1 :]:
-            onward = later.body(onward)
-            read.append(later.head(onward).sum())
-        gradients = torch.autograd.grad(sum(read), list(state.values()), allow_unused=True)
-        assert all(g is not None for g in gradients), list(state)
-        assert "image" not in state
-    assert set(state) == set(net.stages[-1].head_keys)
-
-
-@few
-@given(
-    arguments=msdnet_arguments(),
-    data=st.data(),
-)
-def test_narrowed_samples_get_the_logits_of_the_whole_batch(arguments, data):
-    net = small_msdnet(**arguments).eval()
-    x = images(net, 5)
-    alive_B = torch.arange(5)
-    with torch.no_grad():
-        expected_KBC = net(x)
-        state = net.start(x)
-        for k, stage in enumerate(net.stages):
-            state = stage.body(state)
-            torch.testing.assert_close(
-                stage.head(state), expected_KBC[k][alive_B], rtol=1e-11, atol=1e-11
-            )
-            keep = data.draw(
-                st.lists(st.sampled_from(range(len(alive_B))), min_size=1, unique=True)
-            )
-            index_B = torch.tensor(keep)
-            state, alive_B = narrow(state, index_B), alive_B[index_B]
-
-
 def widths_of(net: MSDNet) -> list[int]:
     """Channels of the finest-factor scale after each layer."""
     layers = sorted({cell.layer for stage in net.stages for cell in stage.cells})

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from hdkd_cli.evaluation.anytime import most_often_taken_for
 from hdkd_cli.evaluation.compare import brief
 from hdkd_cli.records import ComparedSide, Comparison, Difference
 from hdkd_cli.ui.output import cell
@@ -62,14 +61,13 @@ def of_policies(run: RunContent) -> Iterator[Table]:
 
 
 def _of_classes(evaluation: Evaluation, classes: Sequence[str]) -> Table:
-    count_CC = evaluation.confusion_CC
-    wrong_CC = count_CC - np.diag(count_CC.diagonal())
     rows = []
     for one in sorted(evaluation.anytime["per_class"], key=lambda one: one["top1_pct"][-1] or 0):
-        wrong_C = wrong_CC[one["label"]]
-        taken = f"{classes[wrong_C.argmax()]} ({wrong_C.max():,})" if wrong_C.any() else ""
+        label = one["label"]
+        often, count = most_often_taken_for(label, evaluation.anytime["confusion"][label])
+        taken = f"{classes[often]} ({count:,})" if count else ""
         right = cell(one["top1_pct"][-1], "top1_pct")
-        rows.append([classes[one["label"]], f"{one['samples']:,}", right, taken])
+        rows.append([classes[label], f"{one['samples']:,}", right, taken])
     names = ("class", "images", "right (%)", "most often taken for")
     return Table(names, rows, title=f"All {len(classes)} classes at the last exit, worst first")
 
