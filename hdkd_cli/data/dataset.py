@@ -8,8 +8,6 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from hdkd_cli.choices import Role
 from hdkd_cli.data.in_memory import MemoryImages
@@ -17,13 +15,9 @@ from hdkd_cli.data.order import WHOLE, Batch, Images, Order, Request, Share, Str
 from hdkd_cli.data.sources.base import FolderSource, Source
 from hdkd_cli.data.splits import Split, make_splits
 from hdkd_cli.data.transform import (
-    Normalise,
     describe,
     discards,
-    frame,
     in_words,
-    to_pixels,
-    to_rgb,
 )
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
@@ -171,11 +165,6 @@ class ImageData:
             device=device,
             channels_last=channels_last,
         )
-
-    def prepare(self, image: Image.Image) -> Tensor:
-        """One image as evaluation sees it: float32 (3, H, W), normalised, on the CPU."""
-        pixels = to_pixels(frame(to_rgb(image), self.settings))
-        return Normalise(self.settings, torch.device("cpu"))(pixels)
 
 
 def _refuse_contradictions(settings: DataSettings, spec: DatasetSpec) -> None:

@@ -48,8 +48,7 @@ class Transform:
         self.settings = settings
 
     def __repr__(self) -> str:
-        size = self.settings.image_size
-        return f"Transform({self.settings.resize or size} -> {size} pixels)"
+        return f"Transform({self.settings.shorter_side} -> {self.settings.image_size} pixels)"
 
     def pixels(self, image: AnyImage) -> Tensor:
         """The part of an image that the network sees: uint8 (3, H, W).
@@ -212,7 +211,7 @@ class Predictor:
             yield from self._predictions(exited, names)
 
     def _answers(self, pixels: list[Tensor]) -> list[Exited]:
-        """How the images left whose turn it is."""
+        """Where images left, of those whose answer is due."""
         parts = []
         if pixels:
             self._began = self._began or time.monotonic()

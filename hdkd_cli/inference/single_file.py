@@ -158,7 +158,7 @@ class _Nest:
         number = part.constant(k + 1, np.int64)
         places = part.add("Expand", [number, part.add("Shape", [prediction])])
         here: tuple[str, ...] = (prediction, places, sure, combined)
-        if k > 0:  # who has left before keeps the answer
+        if k > 0:  # an image that left before keeps its answer
             column = part.add("Unsqueeze", [self.left, part.constant([1], np.int64)])
             masks = (self.left, self.left, self.left, column)
             here = tuple(
@@ -171,8 +171,8 @@ class _Nest:
         leaves = part.add("GreaterOrEqual", [sure, threshold])
         self.left = part.add("Or", [self.left, leaves]) if k > 0 else leaves
         as_numbers = part.add("Cast", [self.left], to=TensorProto.INT32)
-        everybody = part.add("ReduceMin", [as_numbers], keepdims=0)
-        over = part.add("Cast", [everybody], to=TensorProto.BOOL)
+        least = part.add("ReduceMin", [as_numbers], keepdims=0)
+        over = part.add("Cast", [least], to=TensorProto.BOOL)
         part.outputs = self._if(k, over, part)
         return part
 

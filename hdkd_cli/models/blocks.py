@@ -26,7 +26,7 @@ class ClassifiedStage(Stage):
     kept_keys: set[str]
 
     def kept(self, state: State) -> State:
-        """``state`` without what nobody reads."""
+        """``state`` without what is not read later."""
         return {key: x for key, x in state.items() if key in self.kept_keys}
 
     def head(self, state: State) -> Tensor:

@@ -15,7 +15,7 @@ beyond that:
   the new network has it: other keys of the same name mean something else there.
 - A backbone with ``model.pretrained`` brings the transform that it was trained with (layer
   ``pretrained``). If a higher layer gives ``data.image_size`` alone, there is no ``data.resize``.
-- An MSDNet whose scales nobody gave has as many as ``data.image_size`` needs (``scales``).
+- An MSDNet whose scales were not given has as many as ``data.image_size`` needs (``scales``).
 
 What is dropped is told in ``Resolved.notes``. All mistakes of all layers are reported together.
 """
@@ -216,7 +216,7 @@ def _of_pretrained(given: Layer) -> Layer:
 
 
 def _of_image_size(given: Layer) -> Layer:
-    """The scales of an MSDNet that nobody gave, for images that the default ones do not fit."""
+    """Scales of an MSDNet where none are given, for images that the default ones do not fit."""
     if kind_of("model", _name("model", given)) is not MSDNetSettings:
         return {}
     size, stem = (

@@ -1,4 +1,4 @@
-"""How many scales an MSDNet has where nobody says so: as many as its images need."""
+"""How many scales an MSDNet has where they are not given: as many as its images need."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Ranks:
         """Average over the ranks, in place; bit for bit the same on all of them."""
         return self.total(tensor).div_(self.size) if self.size > 1 else tensor
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Give every rank the first one's values, in place."""
         if self.size == 1:
             return
@@ -78,9 +78,9 @@ class Ranks:
 
         content = torch.tensor(list(text.encode()), dtype=torch.uint8)
         length = torch.tensor(len(content))
-        self.share([length])
+        self.broadcast([length])
         content = content if self.first else content.new_empty(int(length))
-        self.share([content])
+        self.broadcast([content])
         return bytes(content.tolist()).decode()
 
     def largest(self, number: int) -> int:

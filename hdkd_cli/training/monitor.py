@@ -15,7 +15,7 @@ from hdkd_cli.training.state import TrainState
 
 def on_val(state: TrainState, data: ImageData) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """``accuracy_and_nll`` of the network in training, with the buffers that are saved."""
-    state.ranks.share(state.net.buffers())
+    state.ranks.broadcast(state.net.buffers())
     batches = data.evaluation_batches(
         "val",
         batch_size=state.settings.evaluation.batch_size,

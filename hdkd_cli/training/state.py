@@ -280,7 +280,7 @@ class TrainState:
     def take_from_first_rank(self) -> None:
         """Make this rank's state that of the first one; every rank calls it."""
         for group in self.tensors().values():
-            self.ranks.share(group.values())
+            self.ranks.broadcast(group.values())
         step, steps = self.ranks.text(f"{self.step} {self.totals.steps}").split()
         self.step, self.totals.steps = int(step), int(steps)
 

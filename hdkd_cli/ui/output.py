@@ -102,7 +102,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def flatten(record: Row) -> dict[str, Any]:
+def to_columns(record: Row) -> dict[str, Any]:
     """``record`` in one level: lists become ``name_1``, ``name_2``.., mappings ``name_key``."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
@@ -125,7 +125,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _write_csv(records: Iterable[Row]) -> None:
-    lines = [flatten(plain(record)) for record in records]
+    lines = [to_columns(plain(record)) for record in records]
     names = list(dict.fromkeys(chain.from_iterable(lines)))
     writer = csv.writer(_Lines())
     writer.writerow(names)

@@ -1,9 +1,11 @@
 """``hdkd profile`` and ``hdkd eval-budget --measured``: records, never speeds."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from picture_runs import write_pictures
 
 from hdkd_cli import app
 
@@ -41,6 +43,19 @@ def test_a_model_of_a_library_needs_no_preset(capsys: ANY) -> None:
     # all of ResNet-18, and two heads: BatchNorm and a linear layer for 1000 classes
     heads = sum(2 * width + (width + 1) * 1000 for width in (64, 256))
     assert exits[-1]["params"] == 11_689_512 + heads
+
+
+def test_the_classes_of_a_preset_are_those_of_the_images(tmp_path: Path, capsys: ANY) -> None:
+    data = write_pictures(tmp_path, {"train": 20, "test": 2})
+    small = ["--set", "model.exits=2", "--set", "model.channels=4"]
+    arguments = ["--data-dir", str(data), "--seconds", "1", "--batch-size", "1"]
+    assert app.run(["profile", "folder64-msdnet5", *small, *arguments]) == 0
+    two = json.loads(capsys.readouterr().out)["exits"][0]["params"]
+    for part in ("train", "test"):
+        shutil.copytree(data / part / "cat", data / part / "owl")
+    assert app.run(["profile", "folder64-msdnet5", *small, *arguments]) == 0
+    three = json.loads(capsys.readouterr().out)["exits"][0]["params"]
+    assert three == two + 128 + 1  # a row of the first head, and its bias
 
 
 def test_a_preset_has_no_policy(capsys: ANY) -> None:

@@ -13,6 +13,7 @@ from hdkd_cli.data.in_memory import MemoryImages
 from hdkd_cli.data.transform import describe, discards
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
+from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.schema import DataSettings
 
@@ -22,10 +23,11 @@ def root(tmp_path):
     return two_classes(tmp_path, train=10, test=4)
 
 
-def test_memory_files_and_prepare_agree_bit_for_bit(tmp_path):
+def test_memory_files_and_single_images_agree_bit_for_bit(tmp_path):
     counts = {"train": {"a": 4, "b": 4}, "test": {"a": 3, "b": 3}}
     root = make_folder(tmp_path, counts, height=23, width=31)
     memory, files = (open_data(folder_settings(root, in_memory=m)) for m in ("always", "never"))
+    transform = Transform(memory.settings)
     for role in ("train", "val", "test"):
         (ours,) = memory.evaluation_batches(role, batch_size=99, device=CPU)
         (theirs,) = files.evaluation_batches(role, batch_size=99, device=CPU)
@@ -33,7 +35,7 @@ def test_memory_files_and_prepare_agree_bit_for_bit(tmp_path):
         keys = [memory.images.source.keys[i] for i in memory.splits[role].indices_N.tolist()]
         for key, image in zip(keys, ours.images, strict=True):
             with Image.open(root / key) as picture:
-                assert torch.equal(memory.prepare(picture), image)
+                assert torch.equal(transform(picture), image)
 
 
 def test_digits_agree_with_themselves_as_files(tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hdkd_cli.choices import ConfidenceKind
-from hdkd_cli.data import open_data, transform
+from hdkd_cli.data import transform
 from hdkd_cli.evaluation.combination import combine
 from hdkd_cli.evaluation.confidence import confidence
 from hdkd_cli.evaluation.policy import Combination
@@ -23,6 +23,7 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import choose_exits
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import runner
+from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.settings.schema import DataSettings
 
 
@@ -127,7 +128,7 @@ def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size, interpol
     settings = DataSettings(
         resize=resize, image_size=size, mean=mean, std=std, interpolation=interpolation
     )
-    data = open_data(settings)
+    ours = Transform(settings)
     framing = {
         "resize": resize or size, "crop": size, "mean": mean, "std": std,
         "interpolation": f"{interpolation}, antialiased",
@@ -136,7 +137,7 @@ def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size, interpol
     for image in pictures():
         image = image.convert("L") if image.mode == "F" else image
         found = runner.normalised(runner.framed(runner.to_rgb(image), framing), framing)
-        assert np.array_equal(found, data.prepare(image).numpy()), (image.mode, image.size)
+        assert np.array_equal(found, ours(image).numpy()), (image.mode, image.size)
         count += 1
     assert count == 18
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdkd_cli.records import Record
-from hdkd_cli.ui.output import cell, emit, flatten, plain
+from hdkd_cli.ui.output import cell, emit, plain, to_columns
 
 
 class X(Record):
@@ -155,7 +155,14 @@ def test_plain_knows_paths_and_tuples() -> None:
 
 def test_flatten_names() -> None:
     nested = {"a": [1, [2, 3]], "b": {"c": 4, "d": [{"e": 5}]}, "f": [], "g": None}
-    assert flatten(nested) == {"a_1": 1, "a_2_1": 2, "a_2_2": 3, "b_c": 4, "b_d_1_e": 5, "g": None}
+    assert to_columns(nested) == {
+        "a_1": 1,
+        "a_2_1": 2,
+        "a_2_2": 3,
+        "b_c": 4,
+        "b_d_1_e": 5,
+        "g": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from hdkd_cli.ui.report.drawing import (
     rows_of,
     small_multiples,
 )  # fmt: skip
-from hdkd_cli.ui.report.published import Network, published_for
+from hdkd_cli.ui.report.published import PublishedNetwork, published_for
 from hdkd_cli.ui.report.read import BudgetCurve, Evaluation, RunContent, printable
 from hdkd_cli.ui.report.training_figures import training_figures
 
@@ -78,7 +78,7 @@ def lines(runs: Sequence[tuple[RunContent, Evaluation]]) -> list[Line]:
     return found
 
 
-def _published_lines(network: Network, macs_K: Sequence[float]) -> list[Line]:
+def _published_lines(network: PublishedNetwork, macs_K: Sequence[float]) -> list[Line]:
     found = []
     costs = [macs / 1e6 for macs in macs_K]
     for number, method in enumerate(network.methods):

@@ -27,7 +27,7 @@ class Published(NamedTuple):
     budgeted: tuple[tuple[float, float], ...] = ()
 
 
-class Network(NamedTuple):
+class PublishedNetwork(NamedTuple):
     """A network that others have published numbers on, and where these are from."""
 
     dataset: str
@@ -37,13 +37,13 @@ class Network(NamedTuple):
 
 
 @cache
-def networks() -> tuple[Network, ...]:
+def networks() -> tuple[PublishedNetwork, ...]:
     """All of published.toml."""
     text = (files(__package__) / "published.toml").read_text(encoding="utf-8")
-    return TypeAdapter(tuple[Network, ...]).validate_python(tomllib.loads(text)["network"])
+    return TypeAdapter(tuple[PublishedNetwork, ...]).validate_python(tomllib.loads(text)["network"])
 
 
-def published_for(settings: Settings) -> Network | None:
+def published_for(settings: Settings) -> PublishedNetwork | None:
     """The published numbers on the network and data set of ``settings``, if there are any."""
     for network in networks():
         theirs = (network.dataset, network.model.model_dump(exclude=_NOT_ARCHITECTURE))

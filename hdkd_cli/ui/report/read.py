@@ -199,7 +199,7 @@ def _evaluation(
     curves = _curves(run, scores, missing)
     if not curves:
         said = (
-            "No exit policy: nothing can be said about budgets, about who leaves where, or about "
+            "No exit policy: nothing can be said about budgets, about where images leave, or about "
             "easy and hard images."
         )
         missing.append(Missing.of(run, said, "calibrate-thresholds"))
