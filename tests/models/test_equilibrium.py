@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_nets import chain_net, images, small_msdnet
+from small_nets import chain_net, images, small_msdnet, small_ranet
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call, jvp
@@ -133,10 +134,13 @@ def tangents(net: MultiExitNet, x: Tensor, direction: dict[str, Tensor]) -> Tens
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("reduction", [0.5, 1.0])
-def test_forward_mode_is_the_transpose_of_reverse_mode(mode, train, reduction):
+@pytest.mark.parametrize(
+    "build",
+    [partial(small_msdnet, reduction=0.5), partial(small_msdnet, reduction=1.0), small_ranet],
+)
+def test_forward_mode_is_the_transpose_of_reverse_mode(mode, train, build):
     torch.manual_seed(1)
-    net = small_msdnet(reduction=reduction).train(train)
+    net = build().train(train)
     net.gradient_equilibrium = mode
     x = images(net, 4)
     direction = {name: torch.randn_like(p) for name, p in net.named_parameters()}

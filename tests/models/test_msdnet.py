@@ -16,7 +16,7 @@ from small_nets import SMALL, images, msdnet_arguments, small_msdnet
 from torch import Tensor, nn
 
 from hdkd_cli.errors import SettingsError
-from hdkd_cli.models import MSDNet, narrow
+from hdkd_cli.models import MSDNet
 
 few = settings(max_examples=12, deadline=None)
 
@@ -221,16 +221,3 @@ def test_architecture_is_canonical_and_tells_networks_apart():
 
 def _keys(record: dict[str, Any]) -> set[str]:
     return set(record) | set(record["arguments"])
-
-
-def test_memory_order_changes_nothing_and_is_kept():
-    net = small_msdnet().eval()
-    x = images(net, 2)
-    expected_KBC = net(x)
-    net = net.to(memory_format=torch.channels_last)
-    state = net.stages[0].body(net.start(x.to(memory_format=torch.channels_last)))
-    for key, tensor in narrow(state, torch.tensor([1, 0])).items():
-        assert tensor.is_contiguous(memory_format=torch.channels_last), key
-    torch.testing.assert_close(
-        net(x.to(memory_format=torch.channels_last)), expected_KBC, rtol=1e-11, atol=1e-11
-    )

@@ -81,3 +81,17 @@ def test_narrowed_samples_get_the_logits_of_the_whole_batch(networks, data):
             )
             index_B = torch.tensor(keep)
             state, alive_B = narrow(state, index_B), alive_B[index_B]
+
+
+@pytest.mark.parametrize("build", [small_msdnet, small_ranet])
+def test_memory_order_changes_nothing_and_is_kept(build):
+    net = build().eval()
+    x = images(net, 2)
+    expected_KBC = net(x)
+    net = net.to(memory_format=torch.channels_last)
+    state = net.stages[0].body(net.start(x.to(memory_format=torch.channels_last)))
+    for key, tensor in narrow(state, torch.tensor([1, 0])).items():
+        assert tensor.is_contiguous(memory_format=torch.channels_last), key
+    torch.testing.assert_close(
+        net(x.to(memory_format=torch.channels_last)), expected_KBC, rtol=1e-11, atol=1e-11
+    )
