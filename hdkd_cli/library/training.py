@@ -19,6 +19,7 @@ from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings import presets
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import Resolved, resolve, resolve_over
+from hdkd_cli.settings.methods import HOW_IT_RUNS
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.values import show
 from hdkd_cli.training.distributed import Launch, Ranks, joined
@@ -27,15 +28,7 @@ from hdkd_cli.training.session import check, run_training
 from hdkd_cli.training.state import TrainState
 
 # What a resumed run may change: where it ends and what it runs on, not what it is.
-RESUMABLE = frozenset(
-    {
-        *("training.max_steps", "training.max_minutes"),
-        *("training.device", "data.root", "data.workers"),
-        *("data.cache", "data.check"),
-        *("training.log_every", "training.checkpoint_every"),
-        *("training.keep_checkpoints", "training.keep_every"),
-    }
-)
+RESUMABLE = HOW_IT_RUNS | {"training.max_steps"}
 
 Patience = Callable[[str], AbstractContextManager[object]]
 

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.schema import METHODS, Settings
 
-# Runs that differ in these alone are the same experiment.
-_NOT_THE_EXPERIMENT = frozenset(
-    {"training.seed", "training.device", "data.root", "data.download", "data.workers"}
+HOW_IT_RUNS = frozenset(
+    {
+        *("training.device", "training.max_minutes", "data.root", "data.workers"),
+        *("data.cache", "data.check"),
+        *("training.log_every", "training.checkpoint_every"),
+        *("training.keep_checkpoints", "training.keep_every"),
+    }
 )
+"""What a run runs on, how long at a time and what it keeps: nothing of what it comes to."""
+
+# Runs that differ in these alone are the same experiment.
+_NOT_THE_EXPERIMENT = HOW_IT_RUNS | {"training.seed", "data.download"}
 
 
 def method_of(settings: Settings) -> str:

@@ -52,6 +52,16 @@ def test_a_table_shows_every_eighth_budget_and_csv_all(
     assert len(lines) == 3 + 2 + 1
 
 
+def test_unfinished_runs_are_told(trained: Path, other: Path, capsys: ANY) -> None:
+    assert app.run(["compare", str(trained), str(other)]) == 0
+    assert "finished" not in capsys.readouterr().err
+    info = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(info | {"status": "paused"}))
+    assert app.run(["compare", str(trained), str(other)]) == 0
+    said = capsys.readouterr().err
+    assert f"warning: {other}: is not finished (paused): its newest checkpoint is compared" in said
+
+
 def test_methods(trained: Path, other: Path, capsys: ANY) -> None:
     assert app.run(["compare", "--by", "method", str(trained), str(other)]) == 0
     record = json.loads(capsys.readouterr().out)

@@ -229,7 +229,7 @@ def test_methods_are_recognised(method: str) -> None:
 def test_names_of_methods_say_what_else_differs() -> None:
     joint, hdkd = METHODS["joint"], METHODS["hdkd"]
     short = {**hdkd, "training": {"epochs": 3, "seed": 4}}
-    long = {**hdkd, "training": {"epochs": 9}}
+    long = {**hdkd, "training": {"epochs": 9, "max_minutes": 60, "log_every": 5}}
     odd = {"objective": {"teachers": "last"}, "weights": {"learned": False, "init": "uniform"}}
     settings = [Settings.model_validate(s) for s in (joint, short, long, odd)]
     assert method_names(settings) == [
