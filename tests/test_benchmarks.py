@@ -1,5 +1,6 @@
 """Each benchmark measures what it says, at toy size. No time is asserted."""
 
+import importlib.util
 import json
 import math
 import re
@@ -299,3 +300,51 @@ def test_gpu_leaves_out_what_there_is_no_time_for():
     assert clock.allows("short", 1)
     assert not clock.allows("long", 3600)
     assert clock.left_out == ["long"]
+
+
+# backbones
+
+
+@pytest.fixture(scope="module")
+def table_of_backbones():
+    """The script; by its path, as a helper of other tests has its name."""
+    path = Path(bench.__file__).with_name("backbones.py")
+    spec = importlib.util.spec_from_file_location("table_of_backbones", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_check_that_was_not_done_counts_neither_way(table_of_backbones):
+    checks = table_of_backbones.CHECKS
+    works = {"model": "a:works", "image_size": 32} | dict.fromkeys(checks)
+    fails = works | {"model": "a:fails", "ONNX": "cannot be exported"}
+    waits = {"model": "a:waits", "image_size": 32, "cut": None, "unfinished": "trains: not done"}
+    text = table_of_backbones.page([works, fails, waits], {"torch": "1"})
+    assert "| `a:waits` | 32 | yes |  |  |  |  |" in text
+    assert "3 of 3 | 2 of 2 | 2 of 2 | 2 of 2 | 1 of 2 |" in text
+    reasons, _, open_ends = text.partition("What was not tried to the end:")
+    assert "- `a:fails`: ONNX: cannot be exported" in reasons
+    assert open_ends.split() == ["-", "`a:waits`:", "trains:", "not", "done"]
+
+
+def test_what_the_table_says_already_is_not_tried_again(table_of_backbones, monkeypatch, tmp_path):
+    first, *others = table_of_backbones.CHECKS
+    records = [
+        {"model": "a:one", "image_size": 32} | dict.fromkeys([first, *others[:-1]]),
+        {"model": "a:two", "image_size": 32, first: "cannot be cut"},
+        {"model": "a:three", "image_size": 32, first: None, "unfinished": "trains: not done"},
+    ]
+    kept = tmp_path / "backbones.json"
+    kept.write_text(json.dumps({"versions": {}, "records": records}))
+    asked = []
+    monkeypatch.setattr(table_of_backbones, "RESULTS", kept)
+    monkeypatch.setattr(table_of_backbones, "MODELS", {"a": "one@32 two@32 three@32 four@64"})
+    monkeypatch.setattr(
+        table_of_backbones,
+        "_in_own_process",
+        lambda model, checks, _: asked.append((model, checks)),
+    )
+    found = table_of_backbones.examine_all({}, table_of_backbones.CHECKS)
+    assert asked == [("a:one@32", others[-1:]), ("a:four@64", [first, *others])]
+    assert [record["model"] for record in found] == ["a:one", "a:two", "a:three", "a:four"]
