@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import sys
 import tempfile
 import time
@@ -215,7 +216,8 @@ def examine(model: str, checks: Sequence[str] = CHECKS) -> Iterator[tuple[str, A
 
 def _first(problem: Exception) -> str:
     first = (str(problem).strip() or "").splitlines() or [""]
-    return f"{type(problem).__name__}: {first[0]}"[:200]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", first[0])  # torch's exporter colours what it says
+    return f"{type(problem).__name__}: {plain}"[:200]
 
 
 def examine_all(versions: dict[str, str], checks: Sequence[str]) -> list[dict[str, Any]]:
