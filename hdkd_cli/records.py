@@ -43,6 +43,15 @@ class Record(Part):
 # -- what training leaves ---------------------------------------------------------------------
 
 
+class ImportedFile(Part):
+    """The file that a network was imported from."""
+
+    file: str
+    """Its path."""
+    sha256: str
+    """Its fingerprint."""
+
+
 class RunInfo(Record):
     """How a run was started and how it ended: run.json. None: not known, or not yet."""
 
@@ -84,6 +93,8 @@ class RunInfo(Record):
     """Fingerprint of each split, by role."""
     skipped: dict[str, str] = {}
     """Images that could not be read and are left out → why."""
+    imported: ImportedFile | None = None
+    """What `hdkd import` read; None: it was trained here."""
 
 
 # -- evaluation -------------------------------------------------------------------------------

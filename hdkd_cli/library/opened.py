@@ -235,7 +235,14 @@ class OpenedRun(Evaluated):
 
     def _scores_of_folder(self, folder: Path) -> Scores:
         """Scores of images that are no split; they are not kept."""
-        images = self.labelled(folder)
+        images = open_labelled(
+            folder, self.settings.data, self.classes, skip_bad=self.settings.data.skip_bad
+        )
+        if images.skipped:
+            self.note(f"{folder}: {len(images.skipped)} images that cannot be read are left out")
+        images.source.refuse_bad(
+            decode=False, hint="mend or remove them; a run with data.skip_bad leaves them out"
+        )
         meta = self._fingerprints("images", images.sha256) | {"images": str(folder)}
         return self._scored(images.batches, meta)
 

@@ -64,6 +64,23 @@ def test_the_verbs_take_them(pictures: Pictures, field: Path, tmp_path: Path, ca
     assert "give RUN" in capsys.readouterr().err
 
 
+def test_bad_images_are_all_named_or_left_out(pictures: Pictures, field: Path, capsys: ANY) -> None:
+    for name in ("cat", "狗"):
+        (field / name / "bad.png").write_text("none")
+    verb = ["eval-anytime", str(pictures.run), "--images", str(field)]
+    assert app.run(verb) == 3
+    said = capsys.readouterr().err
+    assert "2 images cannot be read" in said
+    assert "hint: mend or remove them; a run with data.skip_bad leaves them out" in said
+
+    settings = pictures.run / "settings.toml"
+    settings.write_text(settings.read_text().replace("skip_bad = false", "skip_bad = true"))
+    assert app.run(verb) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["samples"] == 10
+    assert f"{field}: 2 images that cannot be read are left out" in captured.err
+
+
 def test_predictions_beside_the_true_classes(pictures: Pictures, field: Path, capsys: ANY) -> None:
     run = str(pictures.run)
     assert app.run(["predict", run, "--images", str(field)]) == 0

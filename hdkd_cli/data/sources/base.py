@@ -30,6 +30,7 @@ IMAGE_SUFFIXES = frozenset(
 
 """What names of images end in; of an animated GIF the first picture is read."""
 
+TRAIN_WITHOUT = "mend or remove them, or train without them: --set data.skip_bad=true"
 NAMED = 50
 """Bad images that one error names."""
 
@@ -149,8 +150,12 @@ class FolderSource(Source):
             files = survey(self.root, self.keys, decode=True, cache=self.cache)
         return {i: file.problem for i, file in enumerate(files) if file.problem}
 
-    def refuse_bad(self, *, decode: bool) -> None:
+    def refuse_bad(self, *, decode: bool, hint: str = TRAIN_WITHOUT) -> None:
         """Name all images that cannot be read.
+
+        Args:
+            decode: See `problems`.
+            hint: What to do about them.
 
         Raises:
             DataError: there are some.
@@ -162,10 +167,7 @@ class FolderSource(Source):
         more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
         if len(named) > 1:
             named.insert(0, f"{len(problems)} images cannot be read:")
-        raise DataError(
-            "\n  ".join([*named[: NAMED + 1], *more]),
-            hint="mend or remove them, or train without them: --set data.skip_bad=true",
-        )
+        raise DataError("\n  ".join([*named[: NAMED + 1], *more]), hint=hint)
 
     def without(self, keys: Collection[str]) -> Self:
         """The same images but these."""
