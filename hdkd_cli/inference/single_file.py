@@ -143,8 +143,9 @@ class _Nest:
         self.thresholds = ""
         self.states: dict[str, str] = {"image": "image"}  # entry of the state → its name here
         self.logits: list[str] = []
-        self.left = ""  # which samples have left, (B,)
-        self.answers: tuple[str, ...] = ()  # theirs, as ``OUTPUTS``; of others what is there
+        self.combined: list[str] = []  # what each exit so far says, (B, C)
+        self.sure: list[str] = []  # and how sure it is, (B,)
+        self.left: list[str] = []  # which samples have left there or before, (B,)
 
     def from_stage(self, k: int) -> _Part:
         """Stage ``k`` and everything behind it."""
@@ -152,34 +153,39 @@ class _Nest:
         if k == 0 and self.last > 0:
             self.thresholds = self._thresholds(part)
         self._run_stage(k, part)
-        combined = self._combined(k, part)
-        sure = self._confidence(combined, part)
-        prediction = part.add("ArgMax", [combined], axis=-1, keepdims=0)
-        number = part.constant(k + 1, np.int64)
-        places = part.add("Expand", [number, part.add("Shape", [prediction])])
-        here: tuple[str, ...] = (prediction, places, sure, combined)
-        if k > 0:  # an image that left before keeps its answer
-            column = part.add("Unsqueeze", [self.left, part.constant([1], np.int64)])
-            masks = (self.left, self.left, self.left, column)
-            here = tuple(
-                part.add("Where", triple) for triple in zip(masks, self.answers, here, strict=True)
-            )
-        part.outputs = self.answers = here
+        self.combined.append(self._combined(k, part))
+        self.sure.append(self._confidence(self.combined[k], part))
         if k == self.last:
+            part.outputs = self._answers(k, part)
             return part
         threshold = part.add("Gather", [self.thresholds, part.constant(k, np.int64)], axis=0)
-        leaves = part.add("GreaterOrEqual", [sure, threshold])
-        self.left = part.add("Or", [self.left, leaves]) if k > 0 else leaves
-        as_numbers = part.add("Cast", [self.left], to=TensorProto.INT32)
-        least = part.add("ReduceMin", [as_numbers], keepdims=0)
-        over = part.add("Cast", [least], to=TensorProto.BOOL)
+        leaves = part.add("GreaterOrEqual", [self.sure[k], threshold])
+        self.left.append(part.add("Or", [self.left[-1], leaves]) if k > 0 else leaves)
+        as_numbers = part.add("Cast", [self.left[k]], to=TensorProto.INT32)
+        everybody = part.add("ReduceMin", [as_numbers], keepdims=0)
+        over = part.add("Cast", [everybody], to=TensorProto.BOOL)
         part.outputs = self._if(k, over, part)
         return part
+
+    def _answers(self, k: int, part: _Part) -> tuple[str, ...]:
+        """``OUTPUTS``, put together where it is over: of each sample what the exit said at which it
+        left, of those that have not left, exit ``k``."""
+        logits = part.add("Identity", [self.combined[k]])
+        sure = part.add("Identity", [self.sure[k]])
+        size = part.add("Shape", [sure])
+        number = part.add("Expand", [part.constant(k + 1, np.int64), size])
+        for j in reversed(range(k)):
+            column = part.add("Unsqueeze", [self.left[j], part.constant([1], np.int64)])
+            logits = part.add("Where", [column, self.combined[j], logits])
+            sure = part.add("Where", [self.left[j], self.sure[j], sure])
+            number = part.add("Where", [self.left[j], part.constant(j + 1, np.int64), number])
+        prediction = part.add("ArgMax", [logits], axis=-1, keepdims=0)
+        return prediction, number, sure, logits
 
     def _if(self, k: int, over: str, part: _Part) -> tuple[str, ...]:
         """The answers that there are if it is over, and otherwise those of the stages to come."""
         done = _Part(f"{part.prefix}over/")
-        done.outputs = tuple(done.add("Identity", [answer]) for answer in self.answers)
+        done.outputs = self._answers(k, done)
         further = self.from_stage(k + 1)
         names = tuple(f"{part.prefix}answer.{name}" for name in OUTPUTS)
         branches = {
@@ -241,7 +247,8 @@ class _Nest:
         for weight, logits in zip(row, self.logits, strict=False):
             if weight == 0:
                 continue
-            scaled = part.add("Mul", [logits, part.constant(weight / temperature)])
+            scale = weight / temperature
+            scaled = logits if scale == 1 else part.add("Mul", [logits, part.constant(scale)])
             total = part.add("Add", [total, scaled]) if total else scaled
         return total
 
