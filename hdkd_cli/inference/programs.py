@@ -164,5 +164,8 @@ def _as_pt2(program: Program) -> bytes:
 
 
 def _inexpressible(number: int, problem: Exception) -> ExportError:
-    first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-    return ExportError(f"stage {number} cannot be exported: {type(problem).__name__}: {first}")
+    root: BaseException = problem  # torch's exporter wraps it in advice on how to report it
+    while root.__cause__ is not None:
+        root = root.__cause__
+    first = (str(root).strip() or "no message").splitlines()[0]
+    return ExportError(f"stage {number} cannot be exported: {type(root).__name__}: {first}")

@@ -178,9 +178,20 @@ class Different(Odd):
         return super().head(state) + (0.01 if torch.compiler.is_exporting() else 0)
 
 
+class Wrapped(Odd):
+    def head(self, state):
+        if torch.compiler.is_exporting():
+            raise RuntimeError("how to report this") from ValueError("the reason")
+        return super().head(state)
+
+
 @pytest.mark.parametrize(
     ("stage", "message"),
-    [(Undecided, "stage 3 cannot be exported"), (Different, "stage 1: .*logits differs by 0.01")],
+    [
+        (Undecided, "stage 3 cannot be exported"),
+        (Wrapped, "stage 3 cannot be exported: ValueError: the reason"),
+        (Different, "stage 1: .*logits differs by 0.01"),
+    ],
 )
 def test_what_cannot_be_exported_leaves_nothing(learned, tmp_path, stage, message):
     with pytest.raises(ExportError, match=message):
