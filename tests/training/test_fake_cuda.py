@@ -14,7 +14,7 @@ cannot do autocast and forward mode at once, so the weights' updates run in floa
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 
 from hdkd_cli.data import Batch, ImageData, open_data
+from hdkd_cli.method.terms import Terms
 from hdkd_cli.training import step
 from hdkd_cli.training.distributed import ALONE
 from hdkd_cli.training.loop import refuse_divergence
@@ -156,6 +157,19 @@ def test_an_evaluation_waits_after_its_last_batch_alone():
     assert seen == [0, 1, 2]
 
 
+class Instead:
+    """Loss terms that compute something else."""
+
+    def __init__(self, terms: Terms, compute: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._terms, self._compute = terms, compute
+
+    def __call__(self, logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
+        return self._compute(logits_KBC, labels_B)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._terms, name)
+
+
 @pytest.mark.usefixtures("pretended_gpu")
 def test_what_these_tests_are_to_find_is_found(monkeypatch, stand_in_for_autograd):
     state = built("bf16", CUDA)
@@ -164,13 +178,17 @@ def test_what_these_tests_are_to_find_is_found(monkeypatch, stand_in_for_autogra
         refuse_divergence(None, state)
 
     terms = state.terms
-    monkeypatch.setattr(state, "terms", lambda *given: terms(*given) + torch.empty(6, device=CPU))
+
+    def elsewhere(logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
+        return terms(logits_KBC, labels_B) + torch.empty(6, device=CPU)
+
+    monkeypatch.setattr(state, "terms", Instead(terms, elsewhere))
     with pytest.raises(RuntimeError, match=r"same device|different devices"):
         take_steps(state)
 
     def waits(logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
         return terms(logits_KBC, labels_B) * float(labels_B[0])
 
-    monkeypatch.setattr(state, "terms", waits)
+    monkeypatch.setattr(state, "terms", Instead(terms, waits))
     with pytest.raises(DataDependentOutputException):
         take_steps(state)

@@ -213,7 +213,8 @@ def along(table: ExitTable, path_PK: Thresholds, budgets_B: Floats) -> Threshold
     """Thresholds (B, K−1) that spend each budget, and exceed none, on a path of rising cost.
 
     Between two points of the path the number of samples above each threshold moves evenly; a
-    bisection finds how far the budget reaches. Beyond its end the path stands still.
+    bisection finds how far the budget reaches. Beyond its end the path stands still. Cost need not
+    rise evenly on the way: of what was tried within a budget, the costliest is kept.
 
     Args:
         table: The samples.
@@ -224,7 +225,7 @@ def along(table: ExitTable, path_PK: Thresholds, budgets_B: Floats) -> Threshold
     start_B = cost_P.searchsorted(budgets_B, side="right") - 1
     end_B = np.minimum(start_B + 1, len(path_PK) - 1)
     above_PK = _samples_above(table, path_PK)
-    found_BK = path_PK[start_B]
+    found_BK, found_cost_B = path_PK[start_B], cost_P[start_B]
     low_B, high_B = np.zeros(len(budgets_B)), np.ones(len(budgets_B))
     for _ in range(_BISECTIONS):
         middle_B = (low_B + high_B) / 2
@@ -232,7 +233,8 @@ def along(table: ExitTable, path_PK: Thresholds, budgets_B: Floats) -> Threshold
         tried_BK = _at_samples_above(table, above_PK[start_B] + np.rint(way_BK).astype(np.int64))
         cost_B, _ = _cost_and_accuracy(table, tried_BK)
         within_B = cost_B <= budgets_B
-        found_BK[within_B] = tried_BK[within_B]
+        better_B = within_B & (cost_B >= found_cost_B)
+        found_BK[better_B], found_cost_B[better_B] = tried_BK[better_B], cost_B[better_B]
         low_B, high_B = np.where(within_B, middle_B, low_B), np.where(within_B, high_B, middle_B)
     return found_BK
 
