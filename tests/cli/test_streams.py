@@ -102,11 +102,18 @@ app.main()
 """
 
 
+def _as_in_a_terminal() -> None:
+    """A process that a shell put into the background, or nohup began, ignores some signals."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_no_half_written_file(tmp_path: Path, signum: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING], cwd=tmp_path, stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_as_in_a_terminal,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
