@@ -102,10 +102,13 @@ class Conduct:
         study = self.plan.study
         for cell in self.cells:
             row = self._row(cell)
-            now = settings_sha256(self.resolved[cell].settings)
-            if row and (row.settings_sha256, row.split, row.budgets) != (
-                now, study.split, study.budgets,
-            ):  # fmt: skip
+            if row is None:
+                continue
+            wanted, then = settings_sha256(self.resolved[cell].settings), row.settings_sha256
+            if then != wanted and (self.runs / cell.name).is_dir():
+                # settings that hdkd has got since then count as what they do by default
+                then = settings_sha256(RunFolder.open(self.runs / cell.name).settings())
+            if (then, row.split, row.budgets) != (wanted, study.split, study.budgets):
                 raise UsageError(
                     f"{self._row_file(cell)}: was measured under another plan",
                     hint="give the changed study another folder with -o, or remove the old rows",
