@@ -63,6 +63,7 @@ class Conduct:
         """
         given = {name: value for name, value in flags.items() if value is not None}
         conduct = cls(read_plan(plan), folder.absolute(), given, note)
+        _ = conduct.resolved  # what is wrong with any method's settings is told here
         conduct._refuse_other_rows()
         return conduct
 
