@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hdkd_cli.errors import SettingsError
@@ -18,6 +20,18 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):  # what a container or batch system leaves it
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The CPU's model and what instructions it has: equal on machines that run the same code."""
+    listing = Path("/proc/cpuinfo")
+    if not listing.is_file():
+        return f"{platform.machine()} {platform.processor()}"
+    first, _, _ = listing.read_text().partition("\n\n")
+    told = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+    facts = {name.strip(): fact.strip() for name, fact in told.items()}
+    known = ("model name", "CPU implementer", "CPU part", "flags", "Features")
+    return " ".join([platform.machine(), *(facts[name] for name in known if name in facts)])
 
 
 def resolve_device(name: str) -> torch.device:

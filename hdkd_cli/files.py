@@ -27,6 +27,12 @@ def shipped(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
+def user_cache() -> Path:
+    """The user's folder for what can be made again."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(home) / "hdkd"
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable (no effect where folders cannot be opened)."""
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from torch import Tensor, nn
 
 from hdkd_cli.choices import StemKind
 from hdkd_cli.models.contract import Stage, State
+from hdkd_cli.models.fused import batch_norm_relu, library
 
 CIFAR_HEAD_WIDTH = 128
 HEAD_SIDES = range(5, 13)
@@ -39,11 +41,46 @@ class ClassifiedStage(Stage):
         return (self.classifier,)
 
 
+class ConvBnRelu(nn.Sequential):
+    """Convolution, BatchNorm, ReLU, and what may follow.
+
+    Attributes:
+        fused: In training, BatchNorm and ReLU are one operator where there is one for the tensor;
+            it has to be available (``fused.library``).
+    """
+
+    fused = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) → (B, C, H', W')."""
+        convolution, norm, relu, *rest = self
+        if self.fused and norm.training:
+            x = batch_norm_relu(convolution(x), cast("nn.BatchNorm2d", norm))
+        else:
+            x = relu(norm(convolution(x)))
+        for module in rest:
+            x = module(x)
+        return x
+
+
+def fuse(net: nn.Module) -> None:
+    """Let ``net`` train with BatchNorm and ReLU as one operator, where it has blocks of them.
+
+    Raises:
+        Unavailable: this machine cannot have the operator; nothing is changed.
+    """
+    blocks = [module for module in net.modules() if isinstance(module, ConvBnRelu)]
+    if blocks:
+        library()
+    for block in blocks:
+        block.fused = True
+
+
 def conv_bn_relu(
     width_in: int, width: int, kernel: int, *, stride: int = 1, padding: int = 0
-) -> nn.Sequential:
+) -> ConvBnRelu:
     """CBR: convolution without bias, BatchNorm, ReLU."""
-    return nn.Sequential(
+    return ConvBnRelu(
         nn.Conv2d(width_in, width, kernel, stride=stride, padding=padding, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),  # BatchNorm keeps its input, not its output
@@ -65,7 +102,7 @@ def first_layer(kind: StemKind, width: int) -> nn.Sequential:
     """From the image to the features of the finest scale."""
     if kind == "cifar":
         return conv3(3, width)
-    return nn.Sequential(
+    return ConvBnRelu(
         nn.Conv2d(3, width, 7, stride=2, padding=3),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),

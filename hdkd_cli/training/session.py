@@ -216,7 +216,7 @@ def _train_in_folder(
             notes.append(
                 f"the run ends at step {state.schedule.end}, before the first update of the weights"
             )
-        emit(_run_started(run, state, data, notes))
+        emit(_run_started(run, state, data, [*state.notes, *notes]))
         if settings.training.compile:
             emit(Noted("compiling the network, which takes minutes the first time"))
             seconds = compile_step(state)

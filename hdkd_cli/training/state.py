@@ -25,6 +25,7 @@ from hdkd_cli.runs.network import initial_network, load_network
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.averaging import Average
 from hdkd_cli.training.distributed import ALONE, Ranks
+from hdkd_cli.training.layout import lay_out
 from hdkd_cli.training.mixing import mixing
 from hdkd_cli.training.objective import build_terms
 from hdkd_cli.training.optimizer import build_optimizer, optimizer_tensors, preconditioner
@@ -78,6 +79,7 @@ class TrainState:
         step: Optimiser steps done.
         totals: What the steps since the last log record added up to.
         first_bad_step: Scalar on the device: the first step that was not finite, or -1.
+        notes: What to tell about how it was built.
         forward: ``net`` as a training step runs it, images → logits: itself, or compiled.
         update_weights: What follows a step after which the weights are due: the step's
             micro-batches, a validation batch, and whether the parameters moved.
@@ -103,6 +105,7 @@ class TrainState:
     channels_last: bool
     step: int
     first_bad_step: Tensor
+    notes: list[str]
 
     def __post_init__(self) -> None:
         self.forward: Callable[[Tensor], Tensor] = self.net
@@ -143,8 +146,7 @@ class TrainState:
         dtype = autocast_dtype(s.training.precision, device)
         net = initial_network(s, num_classes=len(data.classes)).to(device)
         channels_last = use_channels_last(s.training.channels_last, device)
-        if channels_last:
-            net = net.to(memory_format=torch.channels_last)
+        notes = lay_out(net, device, channels_last=channels_last, compiled=s.training.compile)
         regime = Regime(net, s.training, schedule)
         terms = build_terms(s.objective, net.num_exits, net.num_classes, device)
         try:
@@ -207,6 +209,7 @@ class TrainState:
             channels_last=channels_last,
             step=0,
             first_bad_step=torch.full((), -1, dtype=torch.int64, device=device),
+            notes=notes,
         )
 
     @property

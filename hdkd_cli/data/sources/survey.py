@@ -27,7 +27,7 @@ from torch import Tensor
 from hdkd_cli.data.transform import check_header, decode_image
 from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
-from hdkd_cli.files import read_tensors, sha256_bytes, write_tensors
+from hdkd_cli.files import read_tensors, sha256_bytes, user_cache, write_tensors
 
 FORMAT = "hdkd/survey/1"
 PORTION = 256
@@ -75,8 +75,7 @@ def cache_places(root: Path, name: str) -> Iterator[Path]:
     """Where a file about the data in ``root`` can be kept, best first: beside the data, or in the
     user's cache folder."""
     yield root / ".hdkd-cache" / name
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    yield Path(home) / "hdkd" / sha256_bytes(os.fsencode(root.resolve()))[:16] / name
+    yield user_cache() / sha256_bytes(os.fsencode(root.resolve()))[:16] / name
 
 
 def _look(path: str, before: Found | None, *, decode: bool) -> Found:

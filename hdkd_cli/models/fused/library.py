@@ -1,0 +1,129 @@
+"""The operator's C++ code, compiled for this processor when it is first needed.
+
+It has a plain C interface and knows nothing of torch, so compiling takes two seconds, and no
+version of torch makes it stale. The library is kept in the user's cache folder under a name that
+tells its source, the compiler and the flags: a folder that several machines share holds one for
+each kind of processor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from ctypes import c_double, c_int, c_int64, c_void_p
+from pathlib import Path
+
+import torch
+
+from hdkd_cli.files import atomic_path, sha256_bytes, user_cache
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fopenmp",
+    # exactly these sums and products, in this order; but nobody reads errno or traps
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+# Not -march=native: it also tunes for the one processor, which is less travelled code of the
+# compiler. GCC 12 tuning for AMD's Zen compiles a division by zero into this source.
+LEVELS = {
+    "AVX512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+    "AVX2": ("-march=x86-64-v3",),
+}
+"""What torch says of the processor's vectors → how to compile for it; others: as it comes."""
+SHARED = ("-fPIC", "-shared")
+SIGNATURES = {
+    # x, y, rows, channels, weight, bias, running mean and variance, momentum, epsilon,
+    # statistics, threads
+    "forward": (*[c_void_p] * 2, *[c_int64] * 2, *[c_void_p] * 4, *[c_double] * 2, c_void_p, c_int),
+    # x, gradient, its stride, to x, rows, channels, weight, bias, statistics,
+    # to parameters, threads
+    "backward": (*[c_void_p] * 2, c_int64, c_void_p, *[c_int64] * 2, *[c_void_p] * 4, c_int),
+    # x, of x, its stride, of y, rows, channels, weight, bias, of weight, of bias,
+    # statistics, threads
+    "tangent": (*[c_void_p] * 2, c_int64, c_void_p, *[c_int64] * 2, *[c_void_p] * 5, c_int),
+}
+
+
+class Unavailable(Exception):
+    """This machine cannot have the operator; the message says why."""
+
+
+def library() -> ctypes.CDLL:
+    """The compiled operator, the same one in all of this process.
+
+    Raises:
+        Unavailable: there is no compiler, or it fails.
+    """
+    found = _library()
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | Unavailable:
+    """The outcome of the only attempt of this process."""
+    try:
+        loaded = ctypes.CDLL(str(_compiled()))
+    except Unavailable as reason:
+        return reason
+    except OSError as problem:
+        return Unavailable(f"the compiled operator cannot be kept or loaded ({problem})")
+    for name, types in SIGNATURES.items():
+        for dtype in ("float32", "bfloat16"):
+            function = getattr(loaded, f"{name}_{dtype}")
+            function.argtypes, function.restype = types, None
+    return loaded
+
+
+def compiler() -> list[str]:
+    """The command that compiles C++: ``$CXX``, or the first that there is.
+
+    Raises:
+        Unavailable: none is installed.
+    """
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    raise Unavailable("no C++ compiler was found")
+
+
+def _compiled() -> Path:
+    """The library's file, compiled if it is not there yet.
+
+    Processes that find it missing at the same time each compile it, and put it there in one move.
+    """
+    if sys.platform == "win32":
+        raise Unavailable("it is not built on Windows")
+    command = compiler()
+    version = _run([*command, "--version"])
+    flags = FLAGS + LEVELS.get(torch.backends.cpu.get_cpu_capability(), ())
+    parts = [SOURCE.read_text(), *command, version, *flags]
+    key = sha256_bytes("\0".join(parts).encode())[:20]
+    path = user_cache() / "operators" / f"{key}.so"
+    if not path.is_file():
+        with atomic_path(path) as temporary:
+            _run([*command, *flags, *SHARED, str(SOURCE), "-o", str(temporary)])
+    return path
+
+
+def _run(command: list[str]) -> str:
+    """What the compiler says."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise Unavailable(f"{command[0]} does not run ({problem})") from None
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it says nothing"])[0]
+        raise Unavailable(f"{command[0]} fails: {said}")
+    return done.stdout
