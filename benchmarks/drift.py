@@ -89,7 +89,7 @@ def main() -> None:
     )  # fmt: skip
     (point,) = policy.points
     promise = Promise.of(policy, point, macs_K, max_risk=given.max_risk, delta=given.delta)
-    net, cost_K = run.deployed, np.array(macs_K) / macs_K[-1]
+    net, cost_K = run.runtimes.net, np.array(macs_K) / macs_K[-1]
     early, last = EarlyExit(net, policy), EarlyExit(net, policy, everybody_stays(policy))
     images = run.draw("test", 10_000).images_NCHW
     data = run.settings.data

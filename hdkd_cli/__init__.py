@@ -114,7 +114,7 @@ def load(run: str | PathLike[str], *, trust_code: bool = False, **use: Any) -> M
     Args:
         run: The folder.
         trust_code: Import the code that the run's settings name.
-        **use: ``device``, ``batch_size``, ``data_dir``, ``allow_mismatch``: see `Run`.
+        **use: ``device``, ``batch_size``, ``data_dir``, ``runtime``, ``allow_mismatch``: see `Run`.
 
     Raises:
         UsageError: the run names code that is not trusted.

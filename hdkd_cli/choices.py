@@ -86,6 +86,12 @@ CompareBy = Literal["run", "method"]
 Verdict = Literal["higher", "lower", "within noise"]
 """Where a difference lies, if its interval excludes 0."""
 
+# what runs a network
+RuntimeName = Literal["torch", "onnx"]
+"""What runs a network's stages."""
+RuntimeKind = Literal["auto", "torch", "onnx"]
+"""The same, or whichever a short trial finds to be faster."""
+
 # what is written
 ExportTarget = Literal["onnx", "pt2"]
 """Format of exported programs."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from hdkd_cli.choices import Alarm, CompareBy, Verdict
+from hdkd_cli.choices import Alarm, CompareBy, RuntimeName, Verdict
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -609,6 +609,19 @@ class Latency(Part):
     """Milliseconds."""
     p95: float
     """Milliseconds that 95 of 100 batches do not exceed."""
+    runtime: RuntimeName = "torch"
+    """What ran the network."""
+
+
+class RuntimeTrial(Part):
+    """How long the whole network takes in one runtime."""
+
+    batch: int
+    """Images that enter together."""
+    runtime: RuntimeName
+    """What ran it."""
+    median: float
+    """Milliseconds to the answers of the last exit, every exit read."""
 
 
 class ProfiledExit(Part):
@@ -639,8 +652,12 @@ class Speedup(Part):
     """Images that enter together."""
     images_per_s: float
     """Leaving early."""
+    runtime: RuntimeName = "torch"
+    """What that is fastest in."""
     full_images_per_s: float
     """All images to the last exit, without the heads that it does not need."""
+    full_runtime: RuntimeName = "torch"
+    """What that is fastest in."""
     theoretical_speedup: float
     """What multiply-accumulates promise."""
     stage_time_speedup: float
@@ -692,6 +709,8 @@ class Profile(Record):
     """Arithmetic."""
     exits: tuple[ProfiledExit, ...]
     """(K,)"""
+    runtimes: tuple[RuntimeTrial, ...] = ()
+    """What was tried; exits count in the fastest for their batch."""
     policy: PolicyProfile | None
     """The run's policy; None: there is none."""
 

@@ -10,6 +10,7 @@ from hdkd_cli.errors import RunError, UsageError
 from hdkd_cli.ui.console import talk
 
 if TYPE_CHECKING:
+    from hdkd_cli.choices import RuntimeKind
     from hdkd_cli.evaluation.policy import ExitPolicy
     from hdkd_cli.library.evaluated import Evaluated
     from hdkd_cli.library.run import Run
@@ -23,6 +24,7 @@ def open_run(
     device: str | None = None,
     batch_size: int | None = None,
     allow_mismatch: bool = False,
+    runtime: RuntimeKind = "auto",
 ) -> Run:
     """The run at a path; ``-`` reads the path from the first line of stdin.
 
@@ -42,6 +44,7 @@ def open_run(
         device=device,
         batch_size=batch_size,
         allow_mismatch=allow_mismatch,
+        runtime=runtime,
         note=talk.note,
         warn=talk.warning,
     )

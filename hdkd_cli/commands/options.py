@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hdkd_cli.choices import CombinationKind, HeldOut, OutputFormat
+from hdkd_cli.choices import CombinationKind, HeldOut, OutputFormat, RuntimeKind
 from hdkd_cli.commands import completion
 from hdkd_cli.errors import UsageError
 
@@ -63,6 +63,14 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the run.
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps."),
+]
+RuntimeOption = Annotated[
+    RuntimeKind,
+    typer.Option(
+        "--runtime",
+        help="What runs the network: torch; onnx, which is onnxruntime, on a CPU; or auto, the "
+        "faster of the two once a trial pays.",
+    ),
 ]
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the images are.")

@@ -88,6 +88,7 @@ def predict(
     allow_mismatch: options.AllowMismatchOption = False,
     data_dir: options.DataDirOption = None,
     device: options.DeviceOption = None,
+    runtime: options.RuntimeOption = "auto",
     batch_size: options.BatchSizeOption = None,
     form: Annotated[
         OutputFormat | None, typer.Option("--format", help="Default: jsonl, as batches are done.")
@@ -119,6 +120,7 @@ def predict(
         device=device,
         batch_size=batch_size,
         allow_mismatch=allow_mismatch,
+        runtime=runtime,
     )
     truth = {} if labelled is None else _classes_of(opened.labelled(labelled).source)
     names: Iterable[str] = (

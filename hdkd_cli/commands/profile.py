@@ -39,6 +39,7 @@ def profile(
     allow_mismatch: options.AllowMismatchOption = False,
     data_dir: options.DataDirOption = None,
     device: options.DeviceOption = None,
+    runtime: options.RuntimeOption = "auto",
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images of the throughput measurements.")
     ] = BATCH_SIZE,
@@ -62,6 +63,7 @@ def profile(
             device=device,
             batch_size=batch_size,
             seconds=seconds,
+            runtime=runtime,
             note=talk.note,
         )
     else:
@@ -73,6 +75,7 @@ def profile(
             device=device,
             batch_size=batch_size,
             allow_mismatch=allow_mismatch,
+            runtime=runtime,
         )
         record = run.profile(
             policy_option(policy),

@@ -167,10 +167,12 @@ class Walk:
 
     def advance(self, k: int, group: Group) -> tuple[Leaving | None, Group | None]:
         """Take samples through stage ``k``: (those that leave there, those that go on)."""
-        stage = self.net.stages[k]
-        state, logits = stage.body(group.state), group.logits
+        stage, logits = self.net.stages[k], group.logits
         if k in self.heads:
-            logits = logits | {k: stage.head(state)}
+            state, said_BC = stage.both(group.state)
+            logits = logits | {k: said_BC}
+        else:
+            state = stage.body(group.state)
         kept = {j: logits_BC for j, logits_BC in logits.items() if j in self.read_later_K[k]}
         going = Group(group.place_B, state, kept)
         if self.threshold_K[k] == math.inf:
@@ -229,6 +231,10 @@ class EarlyExit:
         keep_logits: bool = False,
     ) -> None:
         self._walk = Walk(net, policy, point or policy.select(), keep_logits=keep_logits)
+
+    def go_on_with(self, net: MultiExitNet) -> None:
+        """Run the same stages in another runtime from now on."""
+        self._walk.net = net.eval()
 
     def __call__(self, images_BCHW: Tensor) -> Exited:
         """Classify a batch. No stage sees a sample that has left.

@@ -6,7 +6,9 @@ Shapes: K exits, B samples of a batch, R rounds, N images, C channels, H W pixel
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from hdkd_cli.choices import RuntimeName
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.inference.early_exit import EarlyExit, Walk
 from hdkd_cli.inference.fold import memory_order
+from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.inference.timing import LEAST_ROUNDS, in_turn, seconds_of, synchronise
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts
-from hdkd_cli.records import Latency, PolicyProfile, ProfiledExit, Speedup
+from hdkd_cli.records import Latency, PolicyProfile, ProfiledExit, RuntimeTrial, Speedup
 
 Floats = NDArray[np.float64]
 
@@ -32,8 +36,9 @@ _MOST_SINGLES = 256
 
 
 def device_of(net: MultiExitNet) -> torch.device:
-    """Where a network is."""
-    return next(net.parameters()).device
+    """Where a network is: one in onnxruntime, which has no parameters, on the CPU."""
+    parameter = next(net.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def everybody_stays(policy: ExitPolicy) -> OperatingPoint:
@@ -82,19 +87,70 @@ def fitting_batch(net: MultiExitNet, batch_size: int, seconds: float) -> int:
     return batch_size
 
 
+class TimeToExits(NamedTuple):
+    """How long it takes until the answers of a batch are there, in the fastest runtime.
+
+    Attributes:
+        runtime: Which that is, by the last exit.
+        seconds_RK: Rounds by exits.
+        tried: What the others took, too.
+    """
+
+    runtime: RuntimeName
+    seconds_RK: Floats
+    tried: tuple[RuntimeTrial, ...]
+
+
+def time_to_exits(
+    nets: Mapping[RuntimeName, MultiExitNet], policy: ExitPolicy, batch_size: int, seconds: float
+) -> TimeToExits:
+    """Time every exit in every runtime, in turn: all samples leave there, none before.
+
+    All earlier heads run and their confidences are looked at, as when every exit is used.
+
+    Args:
+        nets: The network in each runtime.
+        policy: How exits are read; its thresholds do not matter.
+        batch_size: Samples of noise.
+        seconds: About how long to measure.
+    """
+    arms: dict[str, Callable[[], object]] = {}
+    for name, net in nets.items():
+        images = _noise(net, batch_size)
+        for k in range(net.num_exits):
+            early = EarlyExit(net, policy, _all_leave_at(k, policy))
+            arms[f"{name} {k}"] = partial(early, images)
+    device = device_of(next(iter(nets.values())))
+    taken = in_turn(arms, device, seconds=seconds)
+    seconds_RK = {
+        name: np.stack([taken[f"{name} {k}"] for k in range(net.num_exits)], axis=1)
+        for name, net in nets.items()
+    }
+    median = {name: float(np.median(times_RK[:, -1])) for name, times_RK in seconds_RK.items()}
+    fastest = min(median, key=lambda name: median[name])
+    tried = tuple(
+        RuntimeTrial(batch=batch_size, runtime=name, median=1000 * median[name]) for name in nets
+    )
+    return TimeToExits(fastest, seconds_RK[fastest], tried)
+
+
+def _all_leave_at(k: int, policy: ExitPolicy) -> OperatingPoint:
+    """Earlier exits are asked, and no confidence reaches 2."""
+    thresholds = (2.0,) * k + (0.0,) * (policy.num_exits - 1 - k)
+    return policy.points[0].model_copy(update={"thresholds": thresholds})
+
+
 def profile_exits(
-    net: MultiExitNet, costs: ExitCosts, *, batch_size: int, seconds: float
+    costs: ExitCosts, one: TimeToExits, many: TimeToExits
 ) -> tuple[ProfiledExit, ...]:
     """Size, cost and measured time of every exit, all earlier stages and heads included.
 
     Args:
-        net: The network, ready.
-        costs: Its costs.
-        batch_size: Of the throughput.
-        seconds: Time of the whole command; a share of it is used.
+        costs: What exits cost.
+        one: One image at a time.
+        many: In batches.
     """
-    one_RK = _seconds_to_exits(net, 1, seconds * SHARES["exits_one"])
-    many_RK = _seconds_to_exits(net, batch_size, seconds * SHARES["exits"])
+    size = many.tried[0].batch
     return tuple(
         ProfiledExit(
             exit=k + 1,
@@ -102,41 +158,34 @@ def profile_exits(
             macs=costs.macs_K[k],
             macs_eager=costs.macs_eager_K[k],
             ops=costs.ops_K[k],
-            latency_ms=_latency(one_RK[:, k], 1),
-            batch_latency_ms=_latency(many_RK[:, k], batch_size),
-            throughput_images_per_s=batch_size / float(np.median(many_RK[:, k])),
+            latency_ms=_latency(one, k),
+            batch_latency_ms=_latency(many, k),
+            throughput_images_per_s=size / float(np.median(many.seconds_RK[:, k])),
         )
-        for k in range(net.num_exits)
+        for k in range(len(costs.macs_K))
     )
 
 
-def _seconds_to_exits(net: MultiExitNet, batch_size: int, seconds: float) -> Floats:
-    """(R, K) seconds from the images to each exit's logits."""
-    clock, images = StageClock(net), _noise(net, batch_size)
-    in_turn({"stages": lambda: clock(images)}, clock.device, seconds=seconds)
-    parts_RK2: Floats = np.array(clock.seconds[1:])  # the first was the warm-up
-    return parts_RK2.reshape(len(parts_RK2), -1).cumsum(axis=1)[:, 1::2]
-
-
 def _noise(net: MultiExitNet, batch_size: int) -> Tensor:
-    like = next(net.parameters())
-    images = torch.randn(batch_size, *net.input_shape, device=like.device, dtype=like.dtype)
-    return images.contiguous(memory_format=memory_order(like.device))
+    device = device_of(net)
+    images = torch.randn(batch_size, *net.input_shape, device=device)
+    return images.contiguous(memory_format=memory_order(device))
 
 
-def _latency(seconds_R: Floats, batch_size: int) -> Latency:
-    median, p95 = np.percentile(1000 * seconds_R, [50, 95]).tolist()
-    return Latency(batch=batch_size, median=median, p95=p95)
+def _latency(times: TimeToExits, k: int) -> Latency:
+    median, p95 = np.percentile(1000 * times.seconds_RK[:, k], [50, 95]).tolist()
+    return Latency(batch=times.tried[0].batch, median=median, p95=p95, runtime=times.runtime)
 
 
-def images_needed(seconds_per_image: float, batch_size: int, seconds: float) -> int:
+def images_needed(seconds_per_image: float, batch_size: int, seconds: float, runtimes: int) -> int:
     """How many images `profile_policy` has time for: whole batches, at least one."""
-    a_batch = 4 * (LEAST_ROUNDS + 1) * batch_size * seconds_per_image  # four arms
+    arms = 4 * runtimes
+    a_batch = arms * (LEAST_ROUNDS + 1) * batch_size * seconds_per_image
     return batch_size * int(min(_MOST_BATCHES, max(1, seconds * SHARES["policy"] / a_batch)))
 
 
 def profile_policy(
-    net: MultiExitNet,
+    runtimes: Runtimes,
     costs: ExitCosts,
     policy: ExitPolicy,
     point: OperatingPoint,
@@ -147,10 +196,11 @@ def profile_policy(
 ) -> PolicyProfile:
     """Early exit against the full network, on the same images in turn.
 
-    Both run on the same network, `ready`; the full one runs no head that its answers do not need.
+    Each is timed in every runtime and counts in its fastest; the full network runs no head that its
+    answers do not need.
 
     Args:
-        net: The network, ready.
+        runtimes: The network.
         costs: Its costs.
         policy: When to leave.
         point: Which of its points.
@@ -158,16 +208,12 @@ def profile_policy(
         batch_size: Of the throughput.
         seconds: Time of the whole command; a share of it is used.
     """
-    exited = [
-        EarlyExit(net, policy, point)(batch) for batch in torch.split(images_NCHW, batch_size)
-    ]
-    exit_N = torch.cat([e.exit_B for e in exited]).cpu()
-    share_K = (exit_N.bincount(minlength=net.num_exits) / len(exit_N)).double().numpy()
-    whole = _compared(
-        net, costs, policy, point, images_NCHW, batch_size, seconds * SHARES["policy"]
-    )
-    singles = images_NCHW[: _singles(net, images_NCHW[:1], seconds * SHARES["policy_one"])]
-    one = _compared(net, costs, policy, point, singles, 1, seconds * SHARES["policy_one"])
+    nets = runtimes.all()
+    bodies_K, heads_K = _macs_of_parts(runtimes.trained, costs)
+    compared = partial(_compared, nets, (bodies_K, heads_K), policy, point)
+    whole, share_K = compared(images_NCHW, batch_size, seconds * SHARES["policy"])
+    singles = _singles(nets, images_NCHW[:1], seconds * SHARES["policy_one"])
+    one, _ = compared(images_NCHW[:singles], 1, seconds * SHARES["policy_one"])
     return PolicyProfile(
         kind=policy.kind,
         target_macs=point.target_macs,
@@ -180,80 +226,96 @@ def profile_policy(
     )
 
 
-def _singles(net: MultiExitNet, image_1CHW: Tensor, seconds: float) -> int:
+def _singles(nets: Mapping[RuntimeName, MultiExitNet], image_1CHW: Tensor, seconds: float) -> int:
     """How many images there is time for one by one."""
-    clock = StageClock(net)
-    clock(image_1CHW)
-    an_image = seconds_of(lambda: clock(image_1CHW), clock.device)
+    an_image = 0.0
+    for net in nets.values():
+        clock = StageClock(net)
+        clock(image_1CHW)
+        an_image += seconds_of(partial(clock, image_1CHW), clock.device)
     return int(min(_MOST_SINGLES, max(8, seconds / (3 * (LEAST_ROUNDS + 1) * an_image))))
 
 
 def _compared(
-    net: MultiExitNet,
-    costs: ExitCosts,
+    nets: Mapping[RuntimeName, MultiExitNet],
+    macs_of_parts: tuple[Floats, Floats],
     policy: ExitPolicy,
     point: OperatingPoint,
     images_NCHW: Tensor,
     batch_size: int,
     seconds: float,
-) -> Speedup:
-    """What was measured at one batch size, and what theory says of the same images."""
+) -> tuple[Speedup, Floats]:
+    """What was measured at one batch size, what theory says of the same images, and the share of
+    them that leaves at each exit."""
     batches = torch.split(images_NCHW, batch_size)
     stays = everybody_stays(policy)
-    full, early = EarlyExit(net, policy, stays), EarlyExit(net, policy, point)
-    clock = StageClock(net)
     exits: list[Tensor] = []
+    arms: dict[str, Callable[[], object]] = {}
+    clocks = {name: StageClock(net) for name, net in nets.items()}
 
-    def run_early() -> None:
-        exits[:] = [early(batch).exit_B for batch in batches]
+    def on_all(run: Callable[[Tensor], object]) -> Callable[[], object]:
+        return lambda: [run(batch) for batch in batches]
 
-    def run_regrouped() -> None:
-        stream = Regrouped(net, policy, point, batch_size=batch_size)
-        for batch in batches:
-            stream.feed(batch)
-        stream.flush()
+    def leaving(early: EarlyExit) -> Callable[[], object]:
+        def run() -> None:
+            exits[:] = [early(batch).exit_B for batch in batches]
 
-    def run_stages() -> None:
-        for batch in batches:
-            clock(batch)
+        return run
 
-    arms: dict[str, Callable[[], object]] = {
-        "full": lambda: [full(batch) for batch in batches],
-        "early": run_early,
-        "stages": run_stages,
-    }
-    if batch_size > 1:
-        arms["regrouped"] = run_regrouped
-    median = {
-        name: float(np.median(times_R))
-        for name, times_R in in_turn(arms, clock.device, seconds=seconds).items()
-    }
+    def regrouping(net: MultiExitNet) -> Callable[[], object]:
+        def run() -> None:
+            stream = Regrouped(net, policy, point, batch_size=batch_size)
+            for batch in batches:
+                stream.feed(batch)
+            stream.flush()
 
+        return run
+
+    for name, net in nets.items():
+        arms[f"full {name}"] = on_all(EarlyExit(net, policy, stays))
+        arms[f"early {name}"] = leaving(EarlyExit(net, policy, point))
+        arms[f"stages {name}"] = on_all(clocks[name])
+        if batch_size > 1:
+            arms[f"regrouped {name}"] = regrouping(net)
+    device = device_of(next(iter(nets.values())))
+    taken = in_turn(arms, device, seconds=seconds)
+
+    def fastest(what: str) -> tuple[float, RuntimeName]:
+        return min((float(np.median(taken[f"{what} {name}"])), name) for name in nets)
+
+    (full, full_name), (early, name) = fastest("full"), fastest("early")
+    regrouped = fastest("regrouped")[0] if batch_size > 1 else None
     exit_N = torch.cat(exits).cpu()
-    share_K = exit_N.bincount(minlength=net.num_exits).double().numpy() / len(exit_N)
-    stage_K2: Floats = np.median(np.array(clock.seconds[len(batches) :]), axis=0)
-    bodies_K, heads_K = _macs_of_parts(net, costs)
-    heads, heads_full = Walk(net, policy, point).heads, Walk(net, policy, stays).heads
+    share_K = exit_N.bincount(minlength=policy.num_exits).double().numpy() / len(exit_N)
+    heads = Walk(nets[name], policy, point).heads
+    heads_full = Walk(nets[name], policy, stays).heads
 
-    def speedup(body_K: Floats, head_K: Floats) -> float:
-        whole = _to_exits(body_K, head_K, heads_full)[-1]
-        return float(whole / (share_K @ _to_exits(body_K, head_K, heads)))
+    def stages(name: RuntimeName) -> tuple[Floats, Floats]:
+        seconds_K2: Floats = np.median(np.array(clocks[name].seconds[len(batches) :]), axis=0)
+        return seconds_K2[:, 0], seconds_K2[:, 1]
 
-    by_macs, by_stages = speedup(bodies_K, heads_K), speedup(stage_K2[:, 0], stage_K2[:, 1])
-    realised = median["full"] / median["early"]
-    regrouped = median.get("regrouped")
-    return Speedup(
+    def speedup(whole: tuple[Floats, Floats], parts: tuple[Floats, Floats]) -> float:
+        last = _to_exits(*whole, heads_full)[-1]
+        return float(last / (share_K @ _to_exits(*parts, heads)))
+
+    by_macs = speedup(macs_of_parts, macs_of_parts)
+    by_stages = speedup(stages(full_name), stages(name))
+    realised = full / early
+    found = Speedup(
         batch=batch_size,
-        images_per_s=len(exit_N) / median["early"],
-        full_images_per_s=len(exit_N) / median["full"],
+        images_per_s=len(exit_N) / early,
+        runtime=name,
+        full_images_per_s=len(exit_N) / full,
+        full_runtime=full_name,
         theoretical_speedup=by_macs,
         stage_time_speedup=by_stages,
         realised_speedup=realised,
         realised_over_theoretical=realised / by_macs,
         realised_over_stage_time=realised / by_stages,
         regrouped_images_per_s=regrouped and len(exit_N) / regrouped,
-        regrouped_speedup=regrouped and median["full"] / regrouped,
+        regrouped_speedup=regrouped and full / regrouped,
     )
+    return found, share_K
 
 
 def _to_exits(body_K: Floats, head_K: Floats, heads: Collection[int]) -> Floats:

@@ -48,8 +48,7 @@ class Measured:
 def images_in_time(net: MultiExitNet, points: int, batch_size: int) -> int:
     """How many images can be timed at so many points within `SECONDS`."""
     clock = StageClock(net)
-    like = next(net.parameters())
-    probe = torch.zeros(16, *net.input_shape, device=like.device, dtype=like.dtype)
+    probe = torch.zeros(16, *net.input_shape, device=clock.device)
     clock(probe)
     an_image = seconds_of(lambda: clock(probe), clock.device) / len(probe)
     count = SECONDS / (an_image * (points + 1) * (LEAST_ROUNDS + 1))

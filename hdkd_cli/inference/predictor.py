@@ -23,7 +23,8 @@ from hdkd_cli.evaluation.watch import Watch
 from hdkd_cli.inference.arriving import batches_of
 from hdkd_cli.inference.early_exit import EarlyExit, Exited
 from hdkd_cli.inference.fold import memory_order
-from hdkd_cli.inference.latency import device_of, everybody_stays
+from hdkd_cli.inference.latency import everybody_stays
+from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.records import Audited, ClassProbability, Prediction
@@ -128,7 +129,7 @@ class Predictor:
     """A network that classifies images under one operating point.
 
     Args:
-        net: The network, `ready`.
+        runtimes: The network.
         policy: When to leave, and how exits are read.
         point: The operating point.
         transform: How images are prepared.
@@ -138,6 +139,7 @@ class Predictor:
         regroup: Let samples wait before each stage until a full batch is there.
         top: How many of the most probable classes a prediction lists.
         watch: Decides which images go to the last exit besides, and hears what it says.
+        note: Told once which runtime ``auto`` goes on with.
 
     Attributes:
         done: Predictions so far.
@@ -145,7 +147,7 @@ class Predictor:
 
     def __init__(
         self,
-        net: MultiExitNet,
+        runtimes: Runtimes,
         policy: ExitPolicy,
         point: OperatingPoint,
         *,
@@ -156,12 +158,16 @@ class Predictor:
         regroup: bool = False,
         top: int = 0,
         watch: Watch | None = None,
+        note: Callable[[str], object],
     ) -> None:
+        self._runtimes, self._note = runtimes, note
+        net = runtimes.net
         self.transform, self.classes, self.macs_K = transform, classes, macs_K
         self.batch_size = batch_size
         self.top = min(top, len(classes))
-        self.device = device_of(net)
+        self.device = runtimes.device
         keep = self.top > 0
+        self._policy, self._point = policy, point
         self._early = EarlyExit(net, policy, point, keep_logits=keep)
         self._stream = (
             Regrouped(net, policy, point, batch_size=batch_size, keep_logits=keep)
@@ -220,10 +226,26 @@ class Predictor:
             images = self.transform.normalised(pixels_B3HW, self.device)
             if self.watch is not None:
                 self._audit(images, self.watch)
+            began = time.perf_counter()
             parts.append(self._early(images) if self._stream is None else self._stream.feed(images))
+            if self._runtimes.worked(time.perf_counter() - began):
+                self._choose_runtime(images)
         if self._stream is not None and len(pixels) < self.batch_size:
             parts.append(self._stream.flush())
         return parts
+
+    def _choose_runtime(self, images_BCHW: Tensor) -> None:
+        """Go on in the runtime that is the faster one for images like these."""
+
+        def run(net: MultiExitNet) -> Callable[[], object]:
+            early = EarlyExit(net, self._policy, self._point)
+            return lambda: early(images_BCHW)
+
+        self._runtimes.decide(run, len(images_BCHW))
+        for part in (self._early, self._last, self._stream):
+            if part is not None:
+                part.go_on_with(self._runtimes.net)
+        self._note(f"runtime from here on: {self._runtimes.name} ({self._runtimes.reason})")
 
     def _audit(self, images_BCHW: Tensor, watch: Watch) -> None:
         """Some of the images go to the last exit, before anybody knows where they leave."""

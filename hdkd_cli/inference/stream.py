@@ -47,6 +47,10 @@ class Regrouped:
         self._delivered = 0
         self._open: Exited | None = None  # of the images from ``_delivered`` on
 
+    def go_on_with(self, net: MultiExitNet) -> None:
+        """Run the same stages in another runtime from now on; states are the same in all."""
+        self._walk.net = net.eval()
+
     def feed(self, images_BCHW: Tensor) -> Exited:
         """Take in images, any number; return the answers that are next in order, maybe none.
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+Name = TypeVar("Name", bound=str)
 
 LEAST_ROUNDS = 3
 
@@ -33,12 +36,12 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
 
 
 def in_turn(
-    arms: Mapping[str, Callable[[], object]],
+    arms: Mapping[Name, Callable[[], object]],
     device: torch.device,
     *,
     seconds: float,
     most_rounds: int = 200,
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[Name, NDArray[np.float64]]:
     """Seconds (R,) of every arm, after one round that does not count.
 
     Args:
@@ -50,7 +53,7 @@ def in_turn(
     began = time.perf_counter()
     for run in arms.values():
         seconds_of(run, device)
-    taken: dict[str, list[float]] = {name: [] for name in arms}
+    taken: dict[Name, list[float]] = {name: [] for name in arms}
     for rounds in range(most_rounds):
         a_round = sum(sum(times) for times in taken.values()) / max(1, rounds)
         if rounds >= LEAST_ROUNDS and time.perf_counter() - began + a_round > seconds:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hdkd_cli.choices import RuntimeKind
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.watch import Auditing
 from hdkd_cli.inference.predictor import AnyImage, Predictor, Transform, listed
@@ -32,7 +33,7 @@ class Model:
     """
 
     run: Run
-    _of_device: dict[str | None, Run] = field(default_factory=dict, repr=False)
+    _of_use: dict[tuple[str | None, RuntimeKind], Run] = field(default_factory=dict, repr=False)
 
     @cached_property
     def net(self) -> MultiExitNet:
@@ -72,6 +73,7 @@ class Model:
         budget: str | float | None = None,
         policy: ExitPolicy | str | Path | None = None,
         device: str | None = None,
+        runtime: RuntimeKind | None = None,
         top: int = 0,
     ) -> list[Prediction]:
         """Classify images; each leaves the network as soon as the policy lets it.
@@ -84,14 +86,17 @@ class Model:
             policy: A policy, its name in the run, a file; None: the one calibrated last, or the
                 last exit, if there is none.
             device: auto, cpu, cuda, cuda:N or mps; None: the run's.
+            runtime: torch, onnx (onnxruntime, on a CPU), or auto, the faster one once a trial pays;
+                None: the run's.
             top: How many of the most probable classes a prediction lists.
 
         Raises:
             DataError: an image cannot be read, or is no image.
             UsageError: a budget without a policy, or one that cannot be met.
             PolicyError: the policy is missing, unusable, or of another network.
+            ExportError: the runtime is onnx, and onnxruntime cannot run the network.
         """
-        predictor = self._on(device).predictor(policy, budget=budget, top=top)
+        predictor = self._on(device, runtime).predictor(policy, budget=budget, top=top)
         return list(predictor.images(listed(images)))
 
     def predictor(
@@ -100,12 +105,13 @@ class Model:
         *,
         budget: str | float | None = None,
         device: str | None = None,
+        runtime: RuntimeKind | None = None,
         regroup: bool = False,
         top: int = 0,
         audit: Auditing | None = None,
     ) -> Predictor:
         """What `predict` uses, for streams of files: see `Predictor.files`."""
-        return self._on(device).predictor(
+        return self._on(device, runtime).predictor(
             policy, budget=budget, regroup=regroup, top=top, audit=audit
         )
 
@@ -125,8 +131,10 @@ class Model:
             batches = torch.split(torch.stack(prepared), self.run.images_per_pass)
             return torch.cat([self.net(batch) for batch in batches], dim=1).float().clone()
 
-    def _on(self, device: str | None) -> Run:
-        """The run on a device; what was made ready there stays ready."""
-        if device is None or device == self.run.device:
+    def _on(self, device: str | None, runtime: RuntimeKind | None) -> Run:
+        """The run on a device, in a runtime; what was made ready there stays ready."""
+        device, runtime = device or self.run.device, runtime or self.run.runtime
+        if (device, runtime) == (self.run.device, self.run.runtime):
             return self.run
-        return self._of_device.setdefault(device, replace(self.run, device=device))
+        fresh = replace(self.run, device=device, runtime=runtime)
+        return self._of_use.setdefault((device, runtime), fresh)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from hdkd_cli.choices import HeldOut
+from hdkd_cli.choices import HeldOut, RuntimeKind
 from hdkd_cli.data import ImageData, LabelledImages, open_labelled
 from hdkd_cli.data.order import Request
 from hdkd_cli.data.transform import describe
@@ -24,8 +24,9 @@ from hdkd_cli.devices import resolve_device, use_channels_last
 from hdkd_cli.errors import DataError, RunError, ScoresError, UsageError
 from hdkd_cli.evaluation.collect import collect
 from hdkd_cli.evaluation.scores import Scores, read_scores, write_scores
-from hdkd_cli.inference.fold import deployed, memory_order
+from hdkd_cli.inference.fold import memory_order
 from hdkd_cli.inference.predictor import Transform
+from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.library.evaluated import Evaluated
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts, measure_costs
@@ -53,6 +54,7 @@ class OpenedRun(Evaluated):
     data_dir: Path | None = None
     device: str | None = None
     batch_size: int | None = None
+    runtime: RuntimeKind = "auto"
 
     @classmethod
     def open(cls, path: str | PathLike[str], *, trust_code: bool = False, **use: Any) -> Self:
@@ -176,9 +178,14 @@ class OpenedRun(Evaluated):
         return measure_costs(self._trained)
 
     @cached_property
-    def deployed(self) -> MultiExitNet:
-        """The network made fast on the run's device."""
-        return deployed(self._trained, self.where)
+    def runtimes(self) -> Runtimes:
+        """The network made fast on the run's device.
+
+        Raises:
+            UsageError: the runtime is onnx, and a package is missing, or the device is no CPU.
+            ExportError: the runtime is onnx, and onnxruntime cannot run the network.
+        """
+        return Runtimes(self._trained, self.where, self.runtime)
 
     # -- scores -------------------------------------------------------------------------------
 

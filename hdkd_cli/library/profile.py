@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hdkd_cli.choices import RuntimeKind
 from hdkd_cli.data import open_data
 from hdkd_cli.devices import describe_device, resolve_device
+from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.inference import latency
-from hdkd_cli.inference.fold import deployed
+from hdkd_cli.inference.predictor import last_exit
+from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.library.evaluated import Tell, quiet
-from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts, measure_costs
 from hdkd_cli.records import Profile
 from hdkd_cli.runs.network import initial_network
@@ -29,8 +31,9 @@ MODEL_SIZE, MODEL_CLASSES = 224, 1000
 
 
 def profile_network(
-    net: MultiExitNet,
+    runtimes: Runtimes,
     costs: ExitCosts,
+    policy: ExitPolicy | None = None,
     *,
     batch_size: int = PROFILE_BATCH_SIZE,
     seconds: float = PROFILE_SECONDS,
@@ -41,23 +44,31 @@ def profile_network(
     """Size, cost and measured time of every exit of a network.
 
     Args:
-        net: The network, ready.
+        runtimes: The network.
         costs: Its costs.
+        policy: How its exits are read on the way; None: each alone, by its largest probability.
         batch_size: Images of the throughput measurements; halved until there is time for them.
         seconds: About how long to measure.
         note: Told if batches are smaller.
         run: Its run, for the record.
         preset: Its preset, for the record.
     """
-    size = latency.fitting_batch(net, batch_size, seconds / 4)
+    nets = runtimes.all()
+    if runtimes.reason is not None:
+        note(f"torch alone is measured: {runtimes.reason}")
+    size = latency.fitting_batch(runtimes.net, batch_size, seconds / 4 / len(nets))
     if size < batch_size:
         note(f"batches of {size} images, not {batch_size}, to end in {seconds:g} s")
+    found = policy or last_exit(costs.macs_K)
+    one = latency.time_to_exits(nets, found, 1, seconds * latency.SHARES["exits_one"])
+    many = latency.time_to_exits(nets, found, size, seconds * latency.SHARES["exits"])
     return Profile(
         run=run,
         preset=preset,
-        device=describe_device(latency.device_of(net)),
+        device=describe_device(runtimes.device),
         precision="fp32",
-        exits=latency.profile_exits(net, costs, batch_size=size, seconds=seconds),
+        exits=latency.profile_exits(costs, one, many),
+        runtimes=one.tried + many.tried,
         policy=None,
     )
 
@@ -70,6 +81,7 @@ def profile_preset(
     device: str | None = None,
     batch_size: int = PROFILE_BATCH_SIZE,
     seconds: float = PROFILE_SECONDS,
+    runtime: RuntimeKind = "auto",
     note: Tell = quiet,
 ) -> Profile:
     """Size, cost and measured time of every exit of the network a preset would train, untrained.
@@ -82,12 +94,13 @@ def profile_preset(
         device: What to run on: auto, cpu, cuda, cuda:N or mps; None: auto.
         batch_size: Images of the throughput measurements.
         seconds: About how long to measure.
+        runtime: torch, onnx, or auto, which measures both.
         note: Told if batches are smaller.
     """
     settings, classes = _settings_and_classes(preset, assignments, data_dir)
     net = initial_network(settings, num_classes=classes)
     return profile_network(
-        deployed(net, resolve_device(device or "auto")),
+        Runtimes(net.eval(), resolve_device(device or "auto"), runtime),
         measure_costs(net),
         batch_size=batch_size,
         seconds=seconds,

@@ -47,6 +47,8 @@ class Run(OpenedRun):
         data_dir: Where its images are now; None: where they were in training.
         device: What to run on: auto, cpu, cuda, cuda:N or mps; None: auto.
         batch_size: Images per forward pass; None: the run's ``evaluation.batch_size``.
+        runtime: What classifies images and is profiled: torch, onnx (onnxruntime, on a CPU), or
+            auto, which takes the faster one once a trial pays. Scores always come from torch.
     """
 
     # -- policies -----------------------------------------------------------------------------
@@ -147,7 +149,7 @@ class Run(OpenedRun):
             found = self.policy(policy)
         point = self.point(found, budget)
         return Predictor(
-            self.deployed,
+            self.runtimes,
             found,
             point,
             transform=self.transform,
@@ -157,6 +159,7 @@ class Run(OpenedRun):
             regroup=regroup,
             top=top,
             watch=None if audit is None else self._watch(found, point, audit),
+            note=self.note,
         )
 
     def _watch(self, policy: ExitPolicy, point: OperatingPoint, audit: Auditing) -> Watch:
@@ -193,7 +196,7 @@ class Run(OpenedRun):
 
     def _with_seconds(self, record: Budget, policy: ExitPolicy, scores: Scores) -> Budget:
         """Run every point on some images; add what it took to its row."""
-        net, size = self.deployed, self.images_per_pass
+        net, size = self.runtimes.net, self.images_per_pass
         count = measured.images_in_time(net, len(policy.points), size)
         places, images = self.draw(cast("HeldOut", scores.meta["split"]), count)
         result = measured.measure_points(net, policy, images, size)
@@ -233,23 +236,26 @@ class Run(OpenedRun):
             seconds: About how long to measure.
             batch_size: Images of the throughput measurements.
         """
+        exits_only = policy is None and budget is None and not self.has_policy()
+        found = None if exits_only else self.policy(policy)
         record = profile_network(
-            self.deployed,
+            self.runtimes,
             self.costs,
+            found,
             batch_size=batch_size,
             seconds=seconds,
             note=self.note,
             run=self.name,
         )
-        if policy is None and budget is None and not self.has_policy():
+        if found is None:
             self.note("no policy was calibrated yet (`hdkd calibrate-thresholds`): exits only")
             return record
         last = record.exits[-1]
-        found = self.policy(policy)
         size = last.batch_latency_ms.batch
-        count = latency.images_needed(1 / last.throughput_images_per_s, size, seconds)
+        slowest = max(trial.median for trial in record.runtimes if trial.batch == size) / 1000
+        count = latency.images_needed(slowest / size, size, seconds, len(self.runtimes.all()))
         under: PolicyProfile = latency.profile_policy(
-            self.deployed,
+            self.runtimes,
             self.costs,
             found,
             self.point(found, budget),

@@ -42,6 +42,11 @@ class Stage(nn.Module, ABC):
     def head(self, state: State) -> Tensor:
         """Logits (B, C) from the state that ``body`` returned."""
 
+    def both(self, state: State) -> tuple[State, Tensor]:
+        """``body``, and ``head`` of what it returned: for runtimes that do the two in one call."""
+        state = self.body(state)
+        return state, self.head(state)
+
     def head_modules(self) -> tuple[nn.Module, ...]:
         """The modules that ``head`` alone runs; none: this network does not tell them apart."""
         return ()

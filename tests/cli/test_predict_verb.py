@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hdkd_cli import app
+from hdkd_cli.inference import runtime
 
 ANY = pytest.CaptureFixture[str]
 
@@ -47,6 +48,39 @@ def test_a_folder_in_order(trained: Path, pictures: Path, capsys: ANY) -> None:
         assert [(r["image"], r["label"], r["exit"]) for r in again] == [
             (r["image"], r["label"], r["exit"]) for r in records
         ]
+
+
+def test_every_runtime_says_the_same(
+    trained: Path, pictures: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    there = sorted(trained.rglob("*"))
+
+    def predicted(*more: str) -> tuple[list[tuple], str]:
+        assert app.run(["predict", str(trained), str(pictures), "--batch-size", "2", *more]) == 0
+        out, err = capsys.readouterr()
+        return [(r["image"], r["label"], r["exit"]) for r in lines(out)], err
+
+    wanted, said = predicted("--runtime", "torch")
+    assert "runtime" not in said
+    assert predicted("--runtime", "onnx")[0] == wanted
+    few, said = predicted()
+    assert few == wanted
+    assert "runtime" not in said
+    monkeypatch.setattr(runtime, "TRIAL_AFTER", 0)
+    found, said = predicted()
+    assert found == wanted
+    assert said.count("runtime from here on") == 1
+    assert "times as fast as" in said
+    assert sorted(trained.rglob("*")) == there
+
+
+def test_a_runtime_that_is_not_there(
+    trained: Path, pictures: Path, capsys: ANY, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "find_spec", lambda _: None)
+    assert app.run(["predict", str(trained), str(pictures), "--runtime", "onnx"]) == 2
+    assert "onnx needs onnx, onnxruntime: pip install" in capsys.readouterr().err
 
 
 def test_bad_images_are_counted(trained: Path, pictures: Path, capsys: ANY) -> None:

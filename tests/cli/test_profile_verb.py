@@ -22,6 +22,11 @@ def test_a_run_under_its_policy(trained: Path, capsys: ANY) -> None:
     assert first["latency_ms"]["batch"] == 1
     assert first["latency_ms"]["median"] <= first["latency_ms"]["p95"]
     assert first["macs"] < last["macs"]
+    tried = {(trial["batch"], trial["runtime"]): trial["median"] for trial in record["runtimes"]}
+    for latency in (last["latency_ms"], last["batch_latency_ms"]):
+        of_size = {name: ms for (batch, name), ms in tried.items() if batch == latency["batch"]}
+        assert latency["runtime"] == min(of_size, key=lambda name: of_size[name])
+        assert latency["median"] == pytest.approx(min(of_size.values()))
     policy = record["policy"]
     assert sum(policy["exit_share"]) == pytest.approx(1)
     macs = sum(s * e["macs"] for s, e in zip(policy["exit_share"], record["exits"], strict=True))
@@ -32,6 +37,17 @@ def test_a_run_under_its_policy(trained: Path, capsys: ANY) -> None:
         assert part["realised_over_theoretical"] == pytest.approx(
             realised / part["theoretical_speedup"]
         )
+
+
+def test_one_runtime_alone(trained: Path, capsys: ANY) -> None:
+    pytest.importorskip("onnxruntime")
+    for name in ("torch", "onnx"):
+        arguments = ["--seconds", "1", "--batch-size", "8", "--runtime", name, "--budget", "0.6"]
+        assert app.run(["profile", str(trained), *arguments]) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert {trial["runtime"] for trial in record["runtimes"]} == {name}
+        assert record["policy"]["runtime"] == record["policy"]["full_runtime"] == name
+        assert 0 < record["policy"]["theoretical_speedup"] < 5  # onnxruntime counts no operations
 
 
 def test_a_model_of_a_library_needs_no_preset(capsys: ANY) -> None:
