@@ -93,8 +93,8 @@ RuntimeKind = Literal["auto", "torch", "onnx"]
 """The same, or whichever a short trial finds to be faster."""
 
 # what is written
-ExportTarget = Literal["onnx", "pt2"]
-"""Format of exported programs."""
+ExportTarget = Literal["onnx", "pt2", "web"]
+"""What an export is: programs in a format, or a page that runs one."""
 OutputFormat = Literal["table", "json", "jsonl", "csv"]
 """How records are printed."""
 SettingsFormat = Literal["toml", "json"]

@@ -820,6 +820,53 @@ class Exported(Record):
     """All other files of the folder."""
 
 
+class PageStop(Part):
+    """A stop of the page's budget: one operating point."""
+
+    thresholds: tuple[float | None, ...]
+    """(K-1,): what the exits must reach; None: nothing leaves there."""
+    val_macs: float
+    """Mean cost on the val split."""
+    val_top1_pct: float
+    """Accuracy on the val split."""
+
+
+class PageExample(Part):
+    """An image that comes with the page."""
+
+    file: str
+    """Its file."""
+    label: int
+    """Its true class."""
+
+
+class Page(Record):
+    """What a page knows of its network: network.json beside it."""
+
+    schema_id: ClassVar[str] = "hdkd/page/1"
+
+    network: str
+    """Architecture."""
+    checkpoint_sha256: str
+    """Where the weights come from."""
+    runtime: str
+    """What runs it, with its version."""
+    labels: tuple[str, ...]
+    """Class names."""
+    transform: ExportedTransform
+    """What is done to an image first."""
+    macs: tuple[int, ...]
+    """(K,): cumulative multiply-accumulates."""
+    confidence: str
+    """What says how sure an exit is."""
+    stops: tuple[PageStop, ...]
+    """Budgets, the cheapest first; the last one is the full network."""
+    start: int
+    """Place of the stop the page begins with."""
+    examples: tuple[PageExample, ...]
+    """Images of the test split, drawn at random."""
+
+
 # -- settings, presets, the machine -----------------------------------------------------------
 
 

@@ -15,7 +15,10 @@ from hdkd_cli.ui.output import emit
 
 def export(
     run: options.OneRunArgument,
-    to: Annotated[ExportTarget, typer.Option("--to", help="Format of the programs.")],
+    to: Annotated[
+        ExportTarget,
+        typer.Option("--to", help="Format of the programs; web: a page that runs one."),
+    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="New folder to write.")
     ],
@@ -30,6 +33,14 @@ def export(
             "per stage.",
         ),
     ] = False,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            "--runtime",
+            metavar="PATH",
+            help="With --to web: onnxruntime-web, as `npm pack` or `npm install` put it there.",
+        ),
+    ] = None,
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Time the programs and PyTorch on test images (seconds)."),
@@ -43,7 +54,8 @@ def export(
 
     DIR/run.py classifies images and really leaves early; it needs onnxruntime, numpy and pillow
     (torch for --to pt2), not hdkd. A --single-file serves every budget, in any runtime of ONNX; in
-    a batch it computes until the last image has left, so give it one image at a time.
+    a batch it computes until the last image has left, so give it one image at a time. --to web
+    writes a page that runs such a file in the browser and shows where images leave.
     """
     opened = open_run(
         run,
@@ -59,5 +71,6 @@ def export(
         budget=budget,
         measure=measure,
         single_file=single_file,
+        runtime=runtime,
     )
     emit(record, form)

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from hdkd_cli.data.sources.base import Source
 from hdkd_cli.data.splits import Split
 from hdkd_cli.errors import SettingsError
 
@@ -57,6 +58,10 @@ class Request(NamedTuple):
 
 class Images(Protocol):
     """One way of turning requests into batches (in_memory, workers)."""
+
+    @property
+    def source(self) -> Source:
+        """Where they come from."""
 
     def make_ready(self, device: torch.device) -> None:
         """Do now what the first batch would otherwise wait for."""

@@ -54,7 +54,7 @@ def refuse_target(to: ExportTarget, folder: Path, *, single_file: bool = False) 
         UsageError: ``folder`` holds something already, a package is missing, or the format has no
             single file.
     """
-    if single_file and to != "onnx":
+    if single_file and to == "pt2":
         raise UsageError(f"--single-file: there is none for --to {to}", hint="use --to onnx")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         whole = _whole_export(folder)
@@ -64,7 +64,7 @@ def refuse_target(to: ExportTarget, folder: Path, *, single_file: bool = False) 
             hint="use it, or name a new or empty folder" if whole else "name a new or empty folder",
             subject=folder,
         )
-    needed = ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ()
+    needed = () if to == "pt2" else ("onnx", "onnxscript", "onnxruntime")
     if missing := [name for name in needed if find_spec(name) is None]:
         raise UsageError(f"--to {to} needs {', '.join(missing)}: pip install 'hdkd[export]'")
 

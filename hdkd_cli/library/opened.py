@@ -142,13 +142,17 @@ class OpenedRun(Evaluated):
             raise DataError(f"{self.path}: its {split} split is empty")
         return self.images
 
+    def drawn(self, split: HeldOut, count: int) -> Tensor:
+        """The places of these images in the split."""
+        size = len(self.data(split).splits[split])
+        return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:count]
+
     def draw(self, split: HeldOut, count: int, device: torch.device | None = None) -> Drawn:
         """At most ``count`` images of a split, drawn at random, always the same: folders are sorted
         by class, and any part of these is as mixed as the whole."""
         data, device = self.data(split), device or self.where
         indices_N = data.splits[split].indices_N
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.randperm(len(indices_N), generator=generator)[:count]
+        drawn = self.drawn(split, count)
         (batch,) = data.images.batches(
             [Request(indices_N[drawn])],
             augment=False,

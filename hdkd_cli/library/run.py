@@ -5,6 +5,7 @@ Images, network and scores in `opened`; here policies, and what takes time.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -26,6 +27,9 @@ from hdkd_cli.inference.export import export, refuse_target
 from hdkd_cli.inference.fold import deployed
 from hdkd_cli.inference.predictor import Predictor, last_exit
 from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.web.folder import write_page
+from hdkd_cli.inference.web.runtime import read_runtime
+from hdkd_cli.library import page
 from hdkd_cli.library.evaluated import DELTA, read_policy_file
 from hdkd_cli.library.opened import OpenedRun
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network
@@ -274,8 +278,9 @@ class Run(OpenedRun):
         budget: str | float | None = None,
         measure: bool = False,
         single_file: bool = False,
+        runtime: Path | None = None,
     ) -> Export:
-        """Write the network as programs, with its policy, labels and a small runner.
+        """Write the network as programs, with its policy, labels and a small runner; or as a page.
 
         Args:
             to: Format of the programs.
@@ -284,34 +289,48 @@ class Run(OpenedRun):
             budget: See `point`.
             measure: Time the programs and PyTorch on test images (seconds).
             single_file: One ONNX file that stops by itself, instead of a program per stage.
+            runtime: Of a page: onnxruntime-web, as ``npm pack`` or ``npm install`` put it there.
 
         Raises:
             UsageError: ``folder`` holds something already, a package is missing, or the format has
-                no single file.
+                no single file, no runtime or nothing to measure.
             ExportError: a stage cannot be expressed, or its program computes something else.
+            DataError: a page's examples are missing.
         """
         refuse_target(to, folder, single_file=single_file)
-        net, found = self.network(), self.policy(policy)
-        found = found.only(self.point(found, budget))
-        export(
-            net,
-            found,
-            self.classes,
-            self.settings.data,
-            to=to,
-            folder=folder,
-            checkpoint_sha256=self.folder.checkpoint().model_sha256,
-            single_file=single_file,
-        )
+        if runtime is not None and to != "web":
+            raise UsageError(f"--runtime: --to {to} brings none", hint="it goes with --to web")
+        if measure and to == "web":
+            raise UsageError("--measure: a page measures itself", hint="use --to onnx")
+        needed = read_runtime(runtime) if to == "web" else {}
+        net, family = self.network(), self.policy(policy)
+        found = family.only(self.point(family, budget))
+        with tempfile.TemporaryDirectory(prefix="hdkd-") as temporary:
+            programs = Path(temporary) / "program" if to == "web" else folder
+            export(
+                net,
+                found,
+                self.classes,
+                self.settings.data,
+                to="onnx" if to == "web" else to,
+                folder=programs,
+                checkpoint_sha256=self.folder.checkpoint().model_sha256,
+                single_file=single_file or to == "web",
+            )
+            if to == "web":
+                offered = page.stops(self, family, found.points[0])
+                shown = page.examples(self)
+                write_page(programs, offered, shown, self.settings.data, needed, folder)
         return Export(
             folder=str(folder),
             to=to,
             files=tuple(
-                ExportedFile(name=path.name, bytes=path.stat().st_size)
-                for path in sorted(folder.iterdir())
+                ExportedFile(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
             ),
             latency=self._exported_latency(folder, net, found) if measure else None,
-            shrinks=not single_file,
+            shrinks=not single_file and to != "web",
         )
 
     def _exported_latency(
