@@ -34,6 +34,15 @@ def processor() -> str:
     return " ".join([platform.machine(), *(facts[name] for name in known if name in facts)])
 
 
+def has_bf16_units() -> bool:
+    """Whether the CPU computes with bfloat16 itself; elsewhere it is emulated, and slow."""
+    import torch
+
+    if platform.machine() in {"aarch64", "arm64"}:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def resolve_device(name: str) -> torch.device:
     """The device called ``name``: auto, cpu, cuda, cuda:N or mps.
 

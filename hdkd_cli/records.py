@@ -43,6 +43,19 @@ class Record(Part):
 # -- what training leaves ---------------------------------------------------------------------
 
 
+class ArithmeticTrial(Record):
+    """What a trial of training steps found, kept in the user's cache folder."""
+
+    schema_id: ClassVar[str] = "hdkd/arithmetic/1"
+
+    taken: str
+    """The arm that was taken."""
+    seconds: dict[str, tuple[float, ...]]
+    """Seconds of a step in every round, by arm, the simplest first."""
+    facts: dict[str, str]
+    """What it depends on: processor, threads, network, batch and the like."""
+
+
 class ImportedFile(Part):
     """The file that a network was imported from."""
 
@@ -369,6 +382,8 @@ class StudyRow(Part):
     """Time that its steps took, and the continuations that its weights were learned from."""
     precision: str
     """Arithmetic it was trained in."""
+    channels_last: bool | None = None
+    """Its memory order; None: the device's own."""
     revision: str | None
     """Revision of the source it was trained with."""
     device: str

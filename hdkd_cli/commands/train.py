@@ -70,7 +70,7 @@ def train(
     Without PRESET: digits, real images that come with hdkd. Under torchrun, the processes train one
     network together, and the batch is shared out among them.
     """
-    from hdkd_cli.library.training import Job, check_new, check_resumed, folder_of_new
+    from hdkd_cli.library.training import Job, check_new, check_resumed, decided, folder_of_new
     from hdkd_cli.settings import presets
     from hdkd_cli.training.distributed import joined
 
@@ -107,6 +107,7 @@ def train(
             if ranks.first:
                 sys.stdout.write(to_toml(resolved.settings, resolved.origin))
             return
+        resolved, state = decided(resolved, data, state, ranks, talk.note, talk.patience)
         run, again = folder_of_new(runs_dir, Path(chosen).stem, resolved, name, ranks)
         _show(Job(run, resolved.settings, data, state.device, again, state), ranks, tensorboard)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from hdkd_cli.settings.layers import Resolved, resolve, resolve_over
 from hdkd_cli.settings.methods import HOW_IT_RUNS
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.values import show
+from hdkd_cli.training.arithmetic import decide
 from hdkd_cli.training.distributed import Launch, Ranks, joined
 from hdkd_cli.training.events import Sink
 from hdkd_cli.training.session import check, run_training
@@ -88,6 +90,7 @@ def train(
                 preset, None if config is None else Path(config), overrides, flags, ranks, note
             )
         )
+        resolved, state = decided(resolved, data, state, ranks, note)
         folder, again = folder_of_new(Path(runs_dir), Path(preset).stem, resolved, name, ranks)
         job = Job(folder, resolved.settings, data, state.device, again, state)
         follow(job, ranks, sinks if ranks.first else (), note)
@@ -173,6 +176,34 @@ def check_new(
     with patience("reading the images"):
         state = check(settings, data, where, ranks)
     return resolved, data, state
+
+
+def decided(
+    resolved: Resolved,
+    data: ImageData,
+    state: TrainState,
+    ranks: Ranks,
+    note: Tell,
+    patience: Patience = nullcontext,
+) -> tuple[Resolved, TrainState]:
+    """``resolved`` with its arithmetic decided, and the first state that goes with it.
+
+    Args:
+        resolved: Settings of a new run that could begin.
+        data: Its images.
+        state: Its first state in the plain arithmetic.
+        ranks: The processes that train it together.
+        note: Told what a trial found.
+        patience: Shown while it runs.
+    """
+    with patience("trying which arithmetic is fastest here"):
+        decision = decide(resolved.settings, data, state)
+    for sentence in decision.notes:
+        note(sentence)
+    origin = resolved.origin | dict(decision.origin)
+    if decision.notes:  # a trial was made, the plain arithmetic may not be what it found
+        state = check(decision.settings, data, state.device, ranks)
+    return replace(resolved, settings=decision.settings, origin=origin), state
 
 
 def folder_of_new(

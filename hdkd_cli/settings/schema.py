@@ -282,15 +282,18 @@ class TrainingSettings(Section):
     """Images per optimiser step."""
     accumulate: PositiveInt = 1
     """Micro-batches per step."""
-    precision: Precision = "fp32"
-    """Arithmetic of convolutions and matrix products; ``fp16`` needs CUDA."""
+    precision: Literal["auto", Precision] = "auto"
+    """Arithmetic of convolutions and matrix products; ``fp16`` needs CUDA. ``auto``: fp32, or bf16
+    where the CPU has units for it and a trial of a few steps finds it faster; runs of a few minutes
+    try nothing."""
     compile: bool = False
     """Compile the network before the first step: faster steps after a wait of minutes, which is
     shorter for a network that was compiled before. Needs a C++ compiler on a CPU."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N, or mps (experimental). (``--device``)"""
     channels_last: bool | None = None
-    """Keep images in NHWC memory order; absent: on CUDA only."""
+    """Keep images in NHWC memory order; absent: on CUDA, and on a CPU where the trial of
+    ``precision`` finds it faster."""
     log_every: PositiveInt = 20
     """Steps between two records of losses."""
     evaluate_every: PositiveInt = 1

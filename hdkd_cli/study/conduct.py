@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -105,7 +105,8 @@ class Conduct:
             row = self._row(cell)
             if row is None:
                 continue
-            wanted, then = settings_sha256(self.resolved[cell].settings), row.settings_sha256
+            wanted = settings_sha256(_as_arithmetic_of(row, self.resolved[cell].settings))
+            then = row.settings_sha256
             if then != wanted and (self.runs / cell.name).is_dir():
                 # settings that hdkd has got since then count as what they do by default
                 then = settings_sha256(RunFolder.open(self.runs / cell.name).settings())
@@ -129,7 +130,7 @@ class Conduct:
         self.note(f"{len(self.cells)} runs, {len(todo)} of them missing; in {self.folder}")
 
         def make(cell: Cell) -> None:
-            workers.make(cell, self.resolved[cell], splits)
+            workers.make(cell, self._alike(cell), splits)
 
         def done(cell: Cell) -> bool:
             row = row_of(self.runs, cell, self.plan.study.split, self.plan.study.budgets)
@@ -154,6 +155,15 @@ class Conduct:
         except UsageError as problem:
             self.note(f"{problem}: {problem.hint}")
         return record
+
+    def _alike(self, cell: Cell) -> Resolved:
+        """The settings of a run, in the arithmetic of its setting's first one where they leave it
+        open: runs that are compared compute alike."""
+        found = self.resolved[cell]
+        first = next((row for row in self.rows() if row.setting == cell.setting), None)
+        if first is None:
+            return found
+        return replace(found, settings=_as_arithmetic_of(first, found.settings))
 
     def _write(self) -> Study:
         rows = self.rows()
@@ -231,3 +241,14 @@ class Conduct:
 def _changed(settings: Settings, section: str, **values: object) -> Settings:
     part = getattr(settings, section).model_copy(update=values)
     return settings.model_copy(update={section: part})
+
+
+def _as_arithmetic_of(row: StudyRow, settings: Settings) -> Settings:
+    """``settings`` with the arithmetic of a finished run in the place of what they leave open."""
+    training = settings.training
+    wanted: dict[str, object] = {}
+    if training.precision == "auto":
+        wanted["precision"] = row.precision
+    if training.channels_last is None:
+        wanted["channels_last"] = row.channels_last
+    return _changed(settings, "training", **wanted)

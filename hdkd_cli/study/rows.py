@@ -71,6 +71,7 @@ def row_of(runs: Path, cell: Cell, split: HeldOut, budgets: Sequence[float]) -> 
         combined_top1_pct=combined,
         seconds=training_seconds(run),
         precision=settings.training.precision,
+        channels_last=settings.training.channels_last,
         revision=info["git_revision"],
         device=info["device"],
         settings_sha256=settings_sha256(settings),

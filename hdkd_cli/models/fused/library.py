@@ -69,6 +69,11 @@ def library() -> ctypes.CDLL:
     return found
 
 
+def available() -> bool:
+    """Whether this machine can have the operator."""
+    return not isinstance(_library(), Unavailable)
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | Unavailable:
     """The outcome of the only attempt of this process."""
