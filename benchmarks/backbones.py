@@ -170,8 +170,9 @@ def early_exit(case: Case) -> str | None:
     exited = EarlyExit(case.net, policy(middle.tolist()))(case.images)
     stays = confidence_KB[:-1] < middle[:, None]
     exit_B = stays.cumprod(0).sum(0)
-    same = torch.equal(exited.prediction_B, prediction_KB.gather(0, exited.exit_B[None])[0])
-    return None if same and torch.equal(exited.exit_B, exit_B) else "other answers"
+    left_B = torch.from_numpy(exited.exit_B)
+    same = torch.from_numpy(exited.prediction_B).equal(prediction_KB.gather(0, left_B[None])[0])
+    return None if same and left_B.equal(exit_B) else "other answers"
 
 
 def onnx(case: Case) -> str | None:

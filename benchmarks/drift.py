@@ -101,8 +101,8 @@ def main() -> None:
     for name, corrupt in CORRUPTIONS.items():
         seen = (corrupt(images * std + mean).clamp(0, 1) - mean) / std
         left = early(seen)
-        differs_N = (left.prediction_B != last(seen).prediction_B).numpy().astype(np.int8)
-        exit_N = left.exit_B.numpy().astype(np.int8)
+        differs_N = (left.prediction_B != last(seen).prediction_B).astype(np.int8)
+        exit_N = left.exit_B.astype(np.int8)
         risk_S = first_alarm(
             np.array([0.0, 1.0]),
             np.where(audited_SN, differs_N[drawn_SN], -1),

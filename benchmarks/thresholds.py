@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-import torch
+import numpy as np
 from claims import finish
 from harness import in_turn, options, spread
 
@@ -22,11 +22,11 @@ from hdkd_cli.evaluation.table import ExitTable, tabulate
 
 def synthetic(exits: int, samples: int, classes: int) -> Scores:
     """Scores whose exits get better: the true class stands out more and more."""
-    torch.manual_seed(0)
-    logits_KNC = torch.randn(exits, samples, classes)
-    labels_N = torch.randint(classes, (samples,))
+    random = np.random.default_rng(0)
+    logits_KNC = random.standard_normal((exits, samples, classes), np.float32)
+    labels_N = random.integers(classes, size=samples)
     for k in range(exits):
-        logits_KNC[k, torch.arange(samples), labels_N] += 3 + 3 * k / exits
+        logits_KNC[k, np.arange(samples), labels_N] += 3 + 3 * k / exits
     return Scores(logits_KNC, labels_N, tuple(range(1_000_000, 1_000_000 * (exits + 1), 1_000_000)))
 
 

@@ -9,14 +9,16 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdkd_cli.errors import ArtifactError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -168,14 +170,36 @@ def write_tensors(
     Raises:
         OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    _write_safetensors(path, partial(save_file, whole), metadata)
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """The same for arrays: the same bytes, and nothing of torch is needed.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    _write_safetensors(path, partial(save_file, whole), metadata)
+
+
+def _write_safetensors(
+    path: Path, save: Callable[..., object], metadata: Mapping[str, str] | None
+) -> None:
+    from safetensors import SafetensorError
+
     with atomic_path(path) as temporary:
         try:
             # safetensors 0.8 writes a header it cannot read for no tensors and empty metadata
-            save_file(whole, temporary, dict(metadata) if metadata else None)
+            save(temporary, dict(metadata) if metadata else None)
         except SafetensorError as problem:  # how the library reports a full disk
             raise OSError(errno.EIO, f"could not be written ({problem})", str(path)) from None
 
@@ -192,12 +216,44 @@ def read_tensors(
     Raises:
         ArtifactError: the file is missing, truncated, or not safetensors (a pickle, say).
     """
+    with _opened_safetensors(path, "pt", error) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, dict(file.metadata() or {})
+
+
+def read_arrays(
+    path: Path, names: Collection[str], error: Callable[[str], ArtifactError]
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read some tensors of a safetensors file as arrays: (those that are there, metadata).
+
+    Args:
+        path: The file.
+        names: Which tensors.
+        error: The exception class (or factory) to raise with a one-line message.
+
+    Raises:
+        ArtifactError: see `read_tensors`; or a tensor is of a type that numpy has not (bfloat16).
+    """
+    arrays = {}
+    with _opened_safetensors(path, "np", error) as file:
+        for name in [name for name in file.keys() if name in names]:  # noqa: SIM118
+            try:
+                arrays[name] = file.get_tensor(name)
+            except (TypeError, AttributeError):
+                kind = file.get_slice(name).get_dtype()
+                raise error(f"{path}: {name} is {kind}, which numpy has no type for") from None
+        return arrays, dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened_safetensors(
+    path: Path, framework: str, error: Callable[[str], ArtifactError]
+) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
+        with safe_open(path, framework=framework) as file:
+            yield file
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
     except (SafetensorError, OSError, ValueError) as problem:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -199,25 +200,25 @@ def _policy(thresholds: tuple[float, ...]) -> ExitPolicy:
 def _early_exit_problem(net: MultiExitNet) -> str | None:
     images = noise(net, 4 * BATCH)
     with torch.no_grad():
-        logits_KNC = net(images).float()
+        logits_KNC = net(images).float().numpy()
     macs_K = tuple(range(1, net.num_exits + 1))
-    scores = Scores(logits_KNC, torch.zeros(len(images), dtype=torch.int64), macs_K)
+    scores = Scores(logits_KNC, np.zeros(len(images), np.int64), macs_K)
     read = _policy((0.5,) * (net.num_exits - 1))
     table = tabulate(scores, read.combination, read.temperatures, read.confidence)
     # halfway between the two samples in the middle, so that half of those that come leave
-    middle_KN = torch.from_numpy(table.confidence_KN).sort(dim=1).values[:-1]
+    middle_KN = np.sort(table.confidence_KN, axis=1)[:-1]
     half = len(images) // 2
     thresholds = tuple(middle_KN[:, half - 1 : half + 1].mean(1).tolist())
     policy = _policy(thresholds)
     exited = EarlyExit(net, policy)(images)
     threshold_PK = threshold_array(policy.points)
-    simulated_N = torch.from_numpy(choose_exits(table.confidence_KN, threshold_PK)[0])
+    simulated_N = choose_exits(table.confidence_KN, threshold_PK)[0]
     margins = abs(table.confidence_KN[:-1] - threshold_PK[0][:, None]).min(axis=0, initial=1)
-    sure_N = torch.from_numpy(margins > TOLERANCE**2)  # rounding does not decide
-    if not torch.equal(exited.exit_B[sure_N], simulated_N[sure_N]):
+    sure_N = margins > TOLERANCE**2  # rounding does not decide
+    if not np.array_equal(exited.exit_B[sure_N], simulated_N[sure_N]):
         return "images leave elsewhere than their logits say"
-    told_N = logits_KNC[simulated_N, torch.arange(len(images))].argmax(-1)
-    if not torch.equal(exited.prediction_B[sure_N], told_N[sure_N]):
+    told_N = logits_KNC[simulated_N, np.arange(len(images))].argmax(-1)
+    if not np.array_equal(exited.prediction_B[sure_N], told_N[sure_N]):
         return "images that leave early get another class than their exit's logits say"
     return None
 

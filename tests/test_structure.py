@@ -70,6 +70,14 @@ def test_the_method_could_be_lifted_out():
             assert all(n.startswith(("hdkd_cli.method", "hdkd_cli.choices")) for n in inside)
 
 
+def test_evaluation_knows_no_torch():
+    """And neither does what it stands on: verbs that only read scores start in a second."""
+    for path in FILES:
+        if part_of(path) == "evaluation":
+            names = imports(ast.parse(path.read_text()))
+            assert not {name for name in names if name.split(".")[0] in {"torch", "torchvision"}}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_nothing_below_the_commands_prints(path):
     calls = {

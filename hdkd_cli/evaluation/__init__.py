@@ -1,10 +1,12 @@
 """Evaluation: one pass over a split gives `Scores`; everything else is a pure function of them.
 
-collect         network → scores
+It knows numpy alone: nothing here, and nothing that only reads scores, imports torch.
+
 scores          the exchange file
+measures        what an exit says, in numbers: combined logits, and how sure it is
 combination     how the logits of the exits so far are averaged; fitted: by likelihood
 temperature     by what they are divided
-confidence      how sure an exit is; a table, and those from outside
+confidence      which measures of that there are, those from outside among them
 table           scores as policies read them
 reliability     confidence against accuracy
 anytime         each exit alone, each class by itself

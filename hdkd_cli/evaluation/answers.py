@@ -93,14 +93,14 @@ class Answers:
         seed: int | None = None,
     ) -> Answers:
         """Reduce ``scores`` to what exits and ``policies`` get right."""
-        correct_KN = scores.logits_KNC.argmax(-1).eq(scores.labels_N).numpy()
+        correct_KN = scores.logits_KNC.argmax(-1) == scores.labels_N
         return cls(
             name=name,
             method=method,
             seed=seed,
             run=run,
             meta=scores.meta,
-            labels_sha256=hashlib.sha256(scores.labels_N.numpy().tobytes()).hexdigest(),
+            labels_sha256=hashlib.sha256(scores.labels_N.tobytes()).hexdigest(),
             num_classes=scores.num_classes,
             macs_K=scores.macs_K,
             correct_KN=correct_KN,

@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hdkd_cli.evaluation.combination import combined_chunks
+from hdkd_cli.evaluation.measures import log_softmax
 from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.reliability import reliability
 from hdkd_cli.evaluation.scores import Scores
@@ -113,25 +113,25 @@ def most_often_taken_for(label: int, count_C: Sequence[int]) -> tuple[int, int]:
 def _measure(
     scores: Scores, k: int, combination: Combination, temperature: float, ece_bins: int
 ) -> dict[str, float | None]:
-    rank_N = torch.empty(scores.num_samples, dtype=torch.int64)
-    nll_N = torch.empty(scores.num_samples, dtype=torch.float64)
-    max_prob_N = torch.empty(scores.num_samples)
+    rank_N = np.empty(scores.num_samples, np.int64)
+    nll_N = np.empty(scores.num_samples)
+    max_prob_N = np.empty(scores.num_samples, np.float32)
     for samples, logits_BC in combined_chunks(scores, k, combination, temperature):
         labels_B1 = scores.labels_N[samples, None]
-        true_B1 = logits_BC.gather(1, labels_B1)
+        true_B1 = np.take_along_axis(logits_BC, labels_B1, 1)
         # Equal logits rank by class number, so that rank 0 is what argmax predicts.
-        earlier_BC = torch.arange(scores.num_classes) < labels_B1
+        earlier_BC = np.arange(scores.num_classes) < labels_B1
         ahead_BC = (logits_BC > true_B1) | ((logits_BC == true_B1) & earlier_BC)
         rank_N[samples] = ahead_BC.sum(1)
-        log_p_BC = logits_BC.log_softmax(1)
-        nll_N[samples] = -log_p_BC.gather(1, labels_B1)[:, 0].double()
-        max_prob_N[samples] = log_p_BC.amax(1).exp()
-    correct_N = (rank_N == 0).numpy()
-    confidence_N = max_prob_N.double().numpy()
+        log_p_BC = log_softmax(logits_BC)
+        nll_N[samples] = -np.take_along_axis(log_p_BC, labels_B1, 1)[:, 0]
+        max_prob_N[samples] = np.exp(log_p_BC.max(1))
+    correct_N = rank_N == 0
+    confidence_N = max_prob_N.astype(np.float64)
     nll = float(nll_N.mean())
     return {
         "top1_pct": 100 * float(correct_N.mean()),
-        "top5_pct": 100 * float((rank_N < 5).double().mean()),
+        "top5_pct": 100 * float((rank_N < 5).mean()),
         "nll": nll if math.isfinite(nll) else None,
         "ece_pct": 100 * expected_calibration_error(confidence_N, correct_N, ece_bins),
         "auroc": auroc(confidence_N, correct_N),

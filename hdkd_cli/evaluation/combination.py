@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from hdkd_cli.choices import FixedCombinationKind
+from hdkd_cli.evaluation.measures import combine
 from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.scores import Scores
 
 # Logits handled at a time: few enough to stay in the processor's cache.
-_CHUNK_ELEMENTS = 2**20
+_CHUNK_ELEMENTS = 2**17
 
 
 def fixed_combination(kind: FixedCombinationKind, macs_K: Sequence[int]) -> Combination:
@@ -42,35 +44,6 @@ def fixed_combination(kind: FixedCombinationKind, macs_K: Sequence[int]) -> Comb
     return Combination(kind=kind, weights=tuple(row(k) for k in range(num_exits)))
 
 
-def combine(
-    logits_seen: Sequence[Tensor], combination: Combination, temperature: float = 1.0
-) -> Tensor:
-    """Σ_{j≤k} w_kj z_j / τ_k, the logits that exit k's answer is read from.
-
-    Evaluation and early exit both call this, term by term in the same order on every device.
-
-    Args:
-        logits_seen: Logits (B, C) of exits 0..k; its length says which exit is meant.
-        combination: The weights w.
-        temperature: τ_k.
-
-    Returns:
-        Logits (B, C), float32.
-    """
-    k = len(logits_seen) - 1
-    combined: Tensor | None = None
-    for weight, logits_BC in zip(combination.weights[k], logits_seen, strict=False):
-        if weight == 0:
-            continue
-        scale = weight / temperature
-        if combined is None:
-            combined = logits_BC.float() * scale
-        else:
-            combined.add_(logits_BC.float(), alpha=scale)
-    assert combined is not None, "a row of weights sums to 1"
-    return combined
-
-
 def chunks(scores: Scores) -> Iterator[slice]:
     """All samples, a few at a time."""
     step = max(1, _CHUNK_ELEMENTS // scores.num_classes)
@@ -80,8 +53,8 @@ def chunks(scores: Scores) -> Iterator[slice]:
 
 def combined_chunks(
     scores: Scores, k: int, combination: Combination, temperature: float = 1.0
-) -> Iterator[tuple[slice, Tensor]]:
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Exit k's combined logits a few samples at a time: (which samples, logits_BC)."""
     for samples in chunks(scores):
-        seen = [scores.logits_KNC[j, samples] for j in range(k + 1)]
-        yield samples, combine(seen, combination, temperature)
+        seen = scores.logits_KNC[: k + 1, samples]
+        yield samples, combine(list(seen), combination.weights[k], temperature)

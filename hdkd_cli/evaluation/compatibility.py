@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 from hdkd_cli.errors import PolicyError, ScoresError, SettingsError
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.scores import Scores
@@ -89,7 +91,7 @@ def check_calibration(scores: Scores, calibration: Scores) -> list[str]:
 def _are_the_same(a: Scores, b: Scores) -> bool:
     if "split_sha256" in a.meta and "split_sha256" in b.meta:
         return a.meta["split_sha256"] == b.meta["split_sha256"]
-    return a.labels_N.equal(b.labels_N) and a.logits_KNC.equal(b.logits_KNC)
+    return np.array_equal(a.labels_N, b.labels_N) and np.array_equal(a.logits_KNC, b.logits_KNC)
 
 
 def check_policy(policy: ExitPolicy, scores: Scores, *, allow_mismatch: bool) -> list[str]:

@@ -7,16 +7,18 @@ K exits, N samples, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from hdkd_cli.errors import ScoresError
-from hdkd_cli.files import read_tensors, write_tensors
+from hdkd_cli.files import read_arrays, write_arrays
 
 MAX_LOGIT = 1e30
 """float32 ends at 3e38: differences and quotients by a temperature must fit too."""
@@ -30,7 +32,7 @@ class Scores:
     """Logits and labels of one split under one set of weights.
 
     Attributes:
-        logits_KNC: float32 or float16, on the CPU.
+        logits_KNC: float32 or float16.
         labels_N: int64.
         macs_K: Cumulative multiply-accumulates up to each exit.
         macs_eager_K: The same for a network that computes every scale of a block; None: unknown.
@@ -44,8 +46,8 @@ class Scores:
             costs do not grow.
     """
 
-    logits_KNC: Tensor
-    labels_N: Tensor
+    logits_KNC: NDArray[np.float32] | NDArray[np.float16]
+    labels_N: NDArray[np.int64]
     macs_K: tuple[int, ...]
     macs_eager_K: tuple[int, ...] | None = None
     ops_K: tuple[int, ...] | None = None
@@ -53,6 +55,12 @@ class Scores:
     meta: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, given in (("logits", self.logits_KNC), ("labels", self.labels_N)):
+            if not isinstance(given, np.ndarray):
+                raise ScoresError(
+                    f"{name} are a {type(given).__name__}, a numpy array is needed: "
+                    "tensor.numpy(force=True) of a torch tensor"
+                )
         _check_logits(self.logits_KNC)
         _check_labels(self.labels_N, self.num_samples, self.num_classes)
         for name in _COSTS:
@@ -63,25 +71,25 @@ class Scores:
     @property
     def num_exits(self) -> int:
         """K."""
-        return self.logits_KNC.shape[0]
+        return int(self.logits_KNC.shape[0])
 
     @property
     def num_samples(self) -> int:
         """N."""
-        return self.logits_KNC.shape[1]
+        return int(self.logits_KNC.shape[1])
 
     @property
     def num_classes(self) -> int:
         """C."""
-        return self.logits_KNC.shape[2]
+        return int(self.logits_KNC.shape[2])
 
 
-def _check_logits(logits_KNC: Tensor) -> None:
-    if logits_KNC.dtype not in {torch.float32, torch.float16}:
+def _check_logits(logits_KNC: NDArray[Any]) -> None:
+    if logits_KNC.dtype not in (np.float32, np.float16):
         raise ScoresError(f"logits are {logits_KNC.dtype}, float32 or float16 is needed")
     if logits_KNC.ndim != 3:
         raise ScoresError(
-            f"logits have shape {tuple(logits_KNC.shape)}, (exits, samples, classes) is needed"
+            f"logits have shape {logits_KNC.shape}, (exits, samples, classes) is needed"
         )
     num_exits, num_samples, num_classes = logits_KNC.shape
     if num_exits < 1 or num_samples < 1 or num_classes < 2:
@@ -90,23 +98,23 @@ def _check_logits(logits_KNC: Tensor) -> None:
             "at least one exit, one sample and two classes are needed"
         )
     for number, logits_NC in enumerate(logits_KNC, 1):
-        extremes = torch.stack(logits_NC.aminmax())  # NaN if there is one anywhere
-        if not extremes.isfinite().all():
-            bad = int((~logits_NC.isfinite()).sum())
+        low, high = float(logits_NC.min()), float(logits_NC.max())  # NaN if there is one anywhere
+        if not (math.isfinite(low) and math.isfinite(high)):
+            bad = int((~np.isfinite(logits_NC)).sum())
             raise ScoresError(
-                f"exit {number}: {bad} of {logits_NC.numel()} logits are NaN or infinite"
+                f"exit {number}: {bad} of {logits_NC.size} logits are NaN or infinite"
             )
-        if extremes.abs().max() > MAX_LOGIT:
+        if (largest := max(-low, high)) > np.float32(MAX_LOGIT):
             raise ScoresError(
-                f"exit {number}: logits reach {float(extremes.abs().max()):.1e}; beyond "
-                f"{MAX_LOGIT:.0e} their differences overflow"
+                f"exit {number}: logits reach {largest:.1e}; beyond {MAX_LOGIT:.0e} their "
+                "differences overflow"
             )
 
 
-def _check_labels(labels_N: Tensor, num_samples: int, num_classes: int) -> None:
-    if labels_N.dtype != torch.int64 or labels_N.shape != (num_samples,):
+def _check_labels(labels_N: NDArray[Any], num_samples: int, num_classes: int) -> None:
+    if labels_N.dtype != np.int64 or labels_N.shape != (num_samples,):
         raise ScoresError(
-            f"labels are {labels_N.dtype} of shape {tuple(labels_N.shape)}, "
+            f"labels are {labels_N.dtype} of shape {labels_N.shape}, "
             f"int64 of shape ({num_samples},) is needed"
         )
     low, high = int(labels_N.min()), int(labels_N.max())
@@ -129,12 +137,12 @@ def _check_costs(name: str, costs_K: tuple[int, ...], num_exits: int) -> None:
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Write ``scores`` as safetensors, atomically."""
-    tensors = {"logits": scores.logits_KNC, "labels": scores.labels_N}
+    arrays: dict[str, NDArray[Any]] = {"logits": scores.logits_KNC, "labels": scores.labels_N}
     for name in _COSTS:
         costs_K: tuple[int, ...] | None = getattr(scores, f"{name}_K")
         if costs_K is not None:
-            tensors[name] = torch.tensor(costs_K, dtype=torch.int64)
-    write_tensors(path, tensors, scores.meta)
+            arrays[name] = np.array(costs_K, np.int64)
+    write_arrays(path, arrays, scores.meta)
 
 
 def read_scores(path: Path) -> Scores:
@@ -143,20 +151,20 @@ def read_scores(path: Path) -> Scores:
     Raises:
         ScoresError: the file is missing, damaged or a pickle, or not what `Scores` needs.
     """
-    tensors, meta = read_tensors(path, ScoresError)
-    missing = {"logits", "labels", "macs"} - tensors.keys()
+    arrays, meta = read_arrays(path, {"logits", "labels", *_COSTS}, ScoresError)
+    missing = {"logits", "labels", "macs"} - arrays.keys()
     if missing:
         raise ScoresError(f"{path}: has no tensor named {', '.join(sorted(missing))}")
     costs: dict[str, tuple[int, ...]] = {}
-    for name in tensors.keys() & set(_COSTS):
-        costs_K = tensors[name]
-        if costs_K.dtype != torch.int64 or costs_K.ndim != 1:
+    for name in arrays.keys() & set(_COSTS):
+        costs_K = arrays[name]
+        if costs_K.dtype != np.int64 or costs_K.ndim != 1:
             raise ScoresError(
-                f"{path}: {name} is {costs_K.dtype} of shape {tuple(costs_K.shape)}, "
+                f"{path}: {name} is {costs_K.dtype} of shape {costs_K.shape}, "
                 "int64 with one entry per exit is needed"
             )
         costs[f"{name}_K"] = tuple(costs_K.tolist())
     try:
-        return Scores(tensors["logits"], tensors["labels"], meta=meta, **costs)
+        return Scores(arrays["logits"], arrays["labels"], meta=meta, **costs)
     except ScoresError as problem:
         raise ScoresError(f"{path}: {problem}") from None

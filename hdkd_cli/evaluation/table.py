@@ -68,6 +68,6 @@ def tabulate(
     prediction_KN = np.empty(shape, np.int64)
     for k, temperature in enumerate(temperatures_K):
         for samples, logits_BC in combined_chunks(scores, k, combination, temperature):
-            confidence_KN[k, samples] = confidence(logits_BC, kind).numpy()
-            prediction_KN[k, samples] = logits_BC.argmax(-1).numpy()
-    return ExitTable(confidence_KN, prediction_KN, scores.labels_N.numpy(), scores.macs_K)
+            confidence_KN[k, samples] = confidence(logits_BC, kind)
+            prediction_KN[k, samples] = logits_BC.argmax(-1)
+    return ExitTable(confidence_KN, prediction_KN, scores.labels_N, scores.macs_K)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from hdkd_cli.evaluation.combination import combined_chunks
+from hdkd_cli.evaluation.measures import softmax
 from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.scores import Scores
+
+Chunk = tuple[slice, NDArray[np.float32]]
 
 # Where samples are separable (or hopeless) the likelihood has no optimum: stop at these.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
@@ -25,7 +28,9 @@ def fit_temperatures(scores: Scores, combination: Combination) -> tuple[float, .
     return tuple(temperatures)
 
 
-def fit_temperature(chunks: Sequence[tuple[slice, Tensor]], labels_N: Tensor) -> float:
+def fit_temperature(
+    chunks: Sequence[tuple[slice, NDArray[np.float32]]], labels_N: NDArray[np.int64]
+) -> float:
     """argmin over τ of the mean of −log softmax(z/τ)_y, τ in [0.01, 100], to 1e-6.
 
     The NLL is convex in β = 1/τ; its first two derivatives are the mean and the variance of the
@@ -53,18 +58,16 @@ def fit_temperature(chunks: Sequence[tuple[slice, Tensor]], labels_N: Tensor) ->
 
 
 def _derivatives(
-    chunks: Sequence[tuple[slice, Tensor]], labels_N: Tensor, beta: float
+    chunks: Sequence[Chunk], labels_N: NDArray[np.int64], beta: float
 ) -> tuple[float, float]:
     """First and second derivative in β of the summed NLL."""
-    slope = torch.zeros((), dtype=torch.float64)
-    curvature = torch.zeros((), dtype=torch.float64)
+    slope = curvature = 0.0
     for samples, logits_BC in chunks:
-        p_BC = (logits_BC * beta).softmax(-1)
+        p_BC = softmax(logits_BC * np.float32(beta))
         # Relative to the label's logit, whose own term is then zero.
-        centred_BC = logits_BC - logits_BC.gather(1, labels_N[samples, None])
+        centred_BC = logits_BC - np.take_along_axis(logits_BC, labels_N[samples, None], 1)
         weighted_BC = p_BC * centred_BC
         mean_B = weighted_BC.sum(-1)
-        square_B = (weighted_BC * centred_BC).sum(-1)
-        slope += mean_B.sum(dtype=torch.float64)
-        curvature += (square_B - mean_B.square()).sum(dtype=torch.float64)
-    return slope.item(), curvature.item()
+        slope += float(mean_B.sum())
+        curvature += float(np.vdot(weighted_BC, centred_BC) - np.vdot(mean_B, mean_B))
+    return slope, curvature

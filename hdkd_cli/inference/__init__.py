@@ -1,5 +1,6 @@
 """Leaving early for real, and what that buys.
 
+collect     one pass over a split gives scores
 early_exit  a batch that shrinks as its samples leave
 stream      samples that wait before each stage for full batches
 fold        a network made fast: BatchNorm folded, memory order of the device

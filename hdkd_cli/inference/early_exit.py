@@ -1,70 +1,71 @@
 """Leaving early: a batch goes through the stages and shrinks as its samples leave.
 
+Stages compute in torch, on any device. What their heads say comes to the CPU as numpy arrays, and
+is read there by what evaluation reads scores by.
+
 Shapes: K exits, B samples of a batch, C classes, H W pixels.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hdkd_cli.errors import ScoresError
-from hdkd_cli.evaluation.combination import combine
 from hdkd_cli.evaluation.compatibility import check_exits
 from hdkd_cli.evaluation.confidence import confidence
+from hdkd_cli.evaluation.measures import combine
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.simulate import threshold_array
 from hdkd_cli.models.contract import MultiExitNet, State, narrow
 
+Numbers = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
 
 @dataclass(frozen=True, eq=False)
 class Exited:
-    """How samples left, in the order in which they came; on the device of the network.
+    """How samples left, in the order in which they came.
 
     Attributes:
-        prediction_B: Class, int64.
-        exit_B: Exit, int64, 0-based.
-        confidence_B: Confidence there, float32.
+        prediction_B: Class.
+        exit_B: Exit, 0-based.
+        confidence_B: Confidence there.
         logits_BC: What that exit said, combined and divided by its temperature; None: not kept.
     """
 
-    prediction_B: Tensor
-    exit_B: Tensor
-    confidence_B: Tensor
-    logits_BC: Tensor | None = None
+    prediction_B: Numbers
+    exit_B: Numbers
+    confidence_B: Floats
+    logits_BC: Floats | None = None
 
     @classmethod
-    def nobody_yet(cls, samples: int, device: torch.device, classes: int | None = None) -> Exited:
+    def nobody_yet(cls, samples: int, classes: int | None = None) -> Exited:
         """Room for ``samples`` that have not left: their exit is −1.
 
         Args:
             samples: How many.
-            device: Where.
             classes: C, to keep their logits; None: they are not kept.
         """
         return cls(
-            torch.zeros(samples, dtype=torch.int64, device=device),
-            torch.full((samples,), -1, dtype=torch.int64, device=device),
-            torch.zeros(samples, device=device),
-            None if classes is None else torch.zeros(samples, classes, device=device),
+            np.zeros(samples, np.int64),
+            np.full(samples, -1, np.int64),
+            np.zeros(samples, np.float32),
+            None if classes is None else np.zeros((samples, classes), np.float32),
         )
 
     @classmethod
     def of(cls, parts: Sequence[Leaving]) -> Exited:
         """All samples of a batch, group by group as they left."""
-        if len(parts) == 1:  # the groups keep the order of the batch
-            (one,) = parts
-            exit_B = torch.full_like(one.prediction_B, one.exit)
-            return cls(one.prediction_B, exit_B, one.confidence_B, one.logits_BC)
         samples = sum(len(left.place_B) for left in parts)
         logits_BC = parts[0].logits_BC
-        classes = None if logits_BC is None else logits_BC.shape[-1]
-        exited = cls.nobody_yet(samples, parts[0].place_B.device, classes)
+        exited = cls.nobody_yet(samples, None if logits_BC is None else logits_BC.shape[-1])
         for left in parts:
             exited.put(left)
         return exited
@@ -83,8 +84,8 @@ class Exited:
         Raises:
             ScoresError: the network said NaN.
         """
-        if len(self.confidence_B) and math.isnan(self.confidence_B.min()):
-            bad_B = self.confidence_B.isnan()
+        bad_B = np.isnan(self.confidence_B)
+        if bad_B.any():
             exits = sorted({k + 1 for k in self.exit_B[bad_B].tolist()})
             raise ScoresError(
                 f"exit {', '.join(map(str, exits))}: the logits of {int(bad_B.sum())} of "
@@ -95,10 +96,10 @@ class Exited:
 class Group(NamedTuple):
     """Samples on their way, all before the same stage."""
 
-    place_B: Tensor
+    place_B: Numbers
     """Which samples of the input they are."""
     state: State
-    logits: dict[int, Tensor]
+    logits: dict[int, Floats]
     """Exit → logits (B, C), as far as a later exit still reads them."""
 
 
@@ -106,12 +107,12 @@ class Leaving(NamedTuple):
     """Samples that leave at an exit."""
 
     exit: int
-    place_B: Tensor
-    prediction_B: Tensor
-    confidence_B: Tensor
-    logits_BC: Tensor | None
+    place_B: Numbers
+    prediction_B: Numbers
+    confidence_B: Floats
+    logits_BC: Floats | None
 
-    def only(self, index_B: Tensor) -> Leaving:
+    def only(self, index_B: Numbers) -> Leaving:
         """Some of them."""
         return Leaving(
             self.exit,
@@ -153,7 +154,7 @@ class Walk:
         # The last exit takes all samples: no confidence is below 0.
         self.threshold_K: list[float] = [*threshold_array([point])[0].tolist(), 0.0]
         weights = policy.combination.weights
-        used = [k for k, threshold in enumerate(self.threshold_K) if threshold < math.inf]
+        used = [k for k, threshold in enumerate(self.threshold_K) if threshold < np.inf]
 
         def read_by(exits: list[int]) -> set[int]:
             return {j for i in exits for j, weight in enumerate(weights[i]) if weight}
@@ -161,7 +162,7 @@ class Walk:
         self.heads = read_by(used)
         self.read_later_K = [read_by([i for i in used if i > k]) for k in range(net.num_exits)]
 
-    def begin(self, images_BCHW: Tensor, place_B: Tensor) -> Group:
+    def begin(self, images_BCHW: Tensor, place_B: Numbers) -> Group:
         """Samples before the first stage."""
         return Group(place_B, self.net.start(images_BCHW), {})
 
@@ -170,40 +171,39 @@ class Walk:
         stage, logits = self.net.stages[k], group.logits
         if k in self.heads:
             state, said_BC = stage.both(group.state)
-            logits = logits | {k: said_BC}
+            logits = logits | {k: said_BC.float().numpy(force=True)}
         else:
             state = stage.body(group.state)
         kept = {j: logits_BC for j, logits_BC in logits.items() if j in self.read_later_K[k]}
         going = Group(group.place_B, state, kept)
-        if self.threshold_K[k] == math.inf:
+        if self.threshold_K[k] == np.inf:
             return None, going
-        combined_BC = self._combined(k, logits, group.place_B)
+        combined_BC = self._combined(k, logits)
         confidence_B = confidence(combined_BC, self.policy.confidence)
         kept_BC = combined_BC if self.keep_logits else None
         if k == self.net.num_exits - 1:
             return Leaving(k, group.place_B, combined_BC.argmax(-1), confidence_B, kept_BC), None
         # NaN is below no threshold, so it leaves here, and `refuse_nan` sees it.
         stays_B = confidence_B < self.threshold_K[k]
-        staying = int(stays_B.sum())  # the only time the device is waited for
-        if staying == len(stays_B):
+        if stays_B.all():
             return None, going
         left = Leaving(k, group.place_B, combined_BC.argmax(-1), confidence_B, kept_BC)
-        if staying == 0:
+        if not stays_B.any():
             return left, None
-        order_B = stays_B.to(torch.uint8).argsort(descending=True, stable=True)
-        stay, leave = order_B[:staying], order_B[staying:]
-        return left.only(leave), _narrowed(going, stay)
+        return left.only(np.flatnonzero(~stays_B)), _narrowed(going, np.flatnonzero(stays_B))
 
-    def _combined(self, k: int, logits: dict[int, Tensor], like: Tensor) -> Tensor:
+    def _combined(self, k: int, logits: dict[int, Floats]) -> Floats:
         """What exit ``k`` says; logits that were not kept have no weight there."""
-        seen = [logits.get(j, like) for j in range(k + 1)]
-        return combine(seen, self.policy.combination, self.policy.temperatures[k])
+        seen = [logits.get(j) for j in range(k + 1)]
+        return combine(seen, self.policy.combination.weights[k], self.policy.temperatures[k])
 
 
-def _narrowed(group: Group, index_B: Tensor) -> Group:
+def _narrowed(group: Group, index_B: Numbers) -> Group:
     """Some samples of a group."""
+    device = next(iter(group.state.values())).device
+    state = narrow(group.state, torch.from_numpy(index_B).to(device))
     logits = {j: logits_BC[index_B] for j, logits_BC in group.logits.items()}
-    return Group(group.place_B[index_B], narrow(group.state, index_B), logits)
+    return Group(group.place_B[index_B], state, logits)
 
 
 class EarlyExit:
@@ -242,10 +242,9 @@ class EarlyExit:
         Raises:
             ScoresError: the network's logits are not finite.
         """
-        batch, device = len(images_BCHW), images_BCHW.device
         with torch.inference_mode():
             parts = []
-            group: Group | None = self._walk.begin(images_BCHW, torch.arange(batch, device=device))
+            group: Group | None = self._walk.begin(images_BCHW, np.arange(len(images_BCHW)))
             for k in range(self._walk.net.num_exits):
                 if group is None:
                     break

@@ -249,7 +249,7 @@ def _compared(
     them that leaves at each exit."""
     batches = torch.split(images_NCHW, batch_size)
     stays = everybody_stays(policy)
-    exits: list[Tensor] = []
+    exits: list[NDArray[np.int64]] = []
     arms: dict[str, Callable[[], object]] = {}
     clocks = {name: StageClock(net) for name, net in nets.items()}
 
@@ -285,8 +285,8 @@ def _compared(
 
     (full, full_name), (early, name) = fastest("full"), fastest("early")
     regrouped = fastest("regrouped")[0] if batch_size > 1 else None
-    exit_N = torch.cat(exits).cpu()
-    share_K = exit_N.bincount(minlength=policy.num_exits).double().numpy() / len(exit_N)
+    exit_N = np.concatenate(exits)
+    share_K = np.bincount(exit_N, minlength=policy.num_exits) / len(exit_N)
     heads = Walk(nets[name], policy, point).heads
     heads_full = Walk(nets[name], policy, stays).heads
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,10 +19,11 @@ from hdkd_cli.data.transform import Normalise, frame, read_image, to_pixels, to_
 from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
 from hdkd_cli.evaluation.combination import fixed_combination
+from hdkd_cli.evaluation.measures import softmax
 from hdkd_cli.evaluation.policy import ExitPolicy, FittedOn, OperatingPoint
 from hdkd_cli.evaluation.watch import Watch
 from hdkd_cli.inference.arriving import batches_of
-from hdkd_cli.inference.early_exit import EarlyExit, Exited
+from hdkd_cli.inference.early_exit import EarlyExit, Exited, Floats
 from hdkd_cli.inference.fold import memory_order
 from hdkd_cli.inference.latency import everybody_stays
 from hdkd_cli.inference.runtime import Runtimes
@@ -250,9 +252,9 @@ class Predictor:
     def _audit(self, images_BCHW: Tensor, watch: Watch) -> None:
         """Some of the images go to the last exit, before anybody knows where they leave."""
         if len(drawn := watch.draw(len(images_BCHW))):
-            place_B = torch.from_numpy(drawn)
-            label_B = self._last(images_BCHW[place_B.to(images_BCHW.device)]).prediction_B
-            numbers = (self._taken + place_B).tolist()
+            place_B = torch.from_numpy(drawn).to(images_BCHW.device)
+            label_B = self._last(images_BCHW[place_B]).prediction_B
+            numbers = (self._taken + drawn).tolist()
             self._audited.update(zip(numbers, label_B.tolist(), strict=True))
         self._taken += len(images_BCHW)
 
@@ -299,13 +301,14 @@ class Predictor:
                 )
                 place += 1
 
-    def _most_probable(self, logits_BC: Tensor | None, i: int) -> tuple[ClassProbability, ...]:
+    def _most_probable(self, logits_BC: Floats | None, i: int) -> tuple[ClassProbability, ...]:
         if logits_BC is None:
             return ()
-        probability_T, label_T = logits_BC[i].softmax(-1).topk(self.top)
+        p_C = softmax(logits_BC[i])
+        label_T = np.argsort(-p_C, kind="stable")[: self.top]
         return tuple(
             ClassProbability(label=label, class_name=self.classes[label], probability=probability)
-            for label, probability in zip(label_T.tolist(), probability_T.tolist(), strict=True)
+            for label, probability in zip(label_T.tolist(), p_C[label_T].tolist(), strict=True)
         )
 
     def summary(self) -> str:

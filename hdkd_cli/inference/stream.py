@@ -5,6 +5,7 @@ Shapes: B samples of a batch, C classes, H W pixels.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,18 +58,15 @@ class Regrouped:
         Raises:
             ScoresError: the network's logits are not finite.
         """
-        device = images_BCHW.device
         with torch.inference_mode():
-            fresh = Exited.nobody_yet(len(images_BCHW), device, self._classes)
+            fresh = Exited.nobody_yet(len(images_BCHW), self._classes)
             self._open = fresh if self._open is None else _joined(self._open, fresh)
             end = self._delivered + len(self._open.exit_B)
-            places_B = torch.arange(end - len(images_BCHW), end, device=device)
-            for images, place_B in zip(
-                torch.split(images_BCHW, self._batch_size),
-                torch.split(places_B, self._batch_size),
-                strict=True,
-            ):
-                self._waiting[0].append(self._walk.begin(images, place_B))
+            place = end - len(images_BCHW)
+            for images in torch.split(images_BCHW, self._batch_size):
+                places_B = np.arange(place, place + len(images))
+                self._waiting[0].append(self._walk.begin(images, places_B))
+                place += len(images)
                 # The deepest first: then nothing piles up.
                 while full := [k for k in self._stages() if self._count(k) >= self._batch_size]:
                     self._run(full[-1])
@@ -106,8 +104,8 @@ class Regrouped:
     def _deliver(self) -> Exited:
         """The answers from the first image on that has not got one handed out yet."""
         if self._open is None:
-            return Exited.nobody_yet(0, torch.device("cpu"), self._classes)
-        count = int((self._open.exit_B >= 0).long().cumprod(0).sum())
+            return Exited.nobody_yet(0, self._classes)
+        count = int(np.logical_and.accumulate(self._open.exit_B >= 0).sum())
         ready, self._open = _part(self._open, slice(count)), _part(self._open, slice(count, None))
         self._delivered += count
         ready.refuse_nan()
@@ -119,9 +117,9 @@ def _taken(groups: list[Group], count: int) -> tuple[Group, list[Group]]:
     whole = groups[0]
     if len(groups) > 1:
         whole = Group(
-            torch.cat([group.place_B for group in groups]),
+            np.concatenate([group.place_B for group in groups]),
             {key: torch.cat([group.state[key] for group in groups]) for key in whole.state},
-            {j: torch.cat([group.logits[j] for group in groups]) for j in whole.logits},
+            {j: np.concatenate([group.logits[j] for group in groups]) for j in whole.logits},
         )
     if len(whole.place_B) <= count:
         return whole, []
@@ -138,12 +136,12 @@ def _slice(group: Group, part: slice) -> Group:
 
 def _joined(a: Exited, b: Exited) -> Exited:
     return Exited(
-        torch.cat([a.prediction_B, b.prediction_B]),
-        torch.cat([a.exit_B, b.exit_B]),
-        torch.cat([a.confidence_B, b.confidence_B]),
+        np.concatenate([a.prediction_B, b.prediction_B]),
+        np.concatenate([a.exit_B, b.exit_B]),
+        np.concatenate([a.confidence_B, b.confidence_B]),
         None
         if a.logits_BC is None or b.logits_BC is None
-        else torch.cat([a.logits_BC, b.logits_BC]),
+        else np.concatenate([a.logits_BC, b.logits_BC]),
     )
 
 

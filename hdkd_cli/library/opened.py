@@ -22,8 +22,8 @@ from hdkd_cli.data.order import Request
 from hdkd_cli.data.transform import describe
 from hdkd_cli.devices import resolve_device, use_channels_last
 from hdkd_cli.errors import DataError, RunError, ScoresError, UsageError
-from hdkd_cli.evaluation.collect import collect
 from hdkd_cli.evaluation.scores import Scores, read_scores, write_scores
+from hdkd_cli.inference.collect import collect
 from hdkd_cli.inference.fold import memory_order
 from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.inference.runtime import Runtimes

@@ -183,7 +183,7 @@ def test_scores_are_collected_again_when_the_checkpoint_changes(trained: Path, c
 def test_nan_logits_are_refused(trained: Path, tmp_path: Path, capsys: ANY) -> None:
     cached = read_scores(trained / "scores" / "test.safetensors")
     assert isinstance(cached, Scores)
-    object.__setattr__(cached, "logits_KNC", cached.logits_KNC.clone())
+    object.__setattr__(cached, "logits_KNC", cached.logits_KNC.copy())
     cached.logits_KNC[1, 0, 0] = float("nan")
     write_scores(tmp_path / "nan.safetensors", cached)
     assert app.run(["eval-anytime", "--scores", str(tmp_path / "nan.safetensors")]) == 3

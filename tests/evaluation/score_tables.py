@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from hypothesis import strategies as st
 
 from hdkd_cli.evaluation.scores import Scores
@@ -23,13 +22,12 @@ def make_scores(
     exits: int = 3, samples: int = 60, classes: int = 7, *, seed: int = 0, **changes: Any
 ) -> Scores:
     """Scores of exits that get better; `changes` replaces fields."""
-    generator = torch.Generator().manual_seed(seed)
-    labels_N = torch.randint(0, classes, (samples,), generator=generator)
-    logits_KNC = 2 * torch.randn(exits, samples, classes, generator=generator)
-    gain_K11 = torch.arange(1.0, exits + 1)[:, None, None]
-    logits_KNC += gain_K11 * torch.nn.functional.one_hot(labels_N, classes)
+    random = np.random.default_rng(seed)
+    labels_N = random.integers(0, classes, samples)
+    logits_KNC = 2 * random.standard_normal((exits, samples, classes))
+    logits_KNC += np.arange(1, exits + 1)[:, None, None] * np.eye(classes)[labels_N]
     fields: dict[str, Any] = {
-        "logits_KNC": logits_KNC,
+        "logits_KNC": logits_KNC.astype(np.float32),
         "labels_N": labels_N,
         "macs_K": tuple(1000 * (k + 1) for k in range(exits)),
         "macs_eager_K": tuple(1500 * (k + 1) for k in range(exits)),

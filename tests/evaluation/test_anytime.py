@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_tables import make_scores
@@ -17,7 +16,8 @@ from hdkd_cli.evaluation.anytime import (
     most_often_taken_for,
     per_class,
 )
-from hdkd_cli.evaluation.combination import combine, fixed_combination
+from hdkd_cli.evaluation.combination import fixed_combination
+from hdkd_cli.evaluation.measures import combine
 from hdkd_cli.evaluation.scores import MAX_LOGIT
 
 
@@ -35,7 +35,7 @@ def by_loops(logits, labels, bins):
     """Metrics of one exit, sample by sample."""
     right, right5, nll = 0, 0, 0.0
     members = [[] for _ in range(bins)]
-    for row, label in zip(logits.double().tolist(), labels.tolist(), strict=True):
+    for row, label in zip(logits.astype(np.float64).tolist(), labels.tolist(), strict=True):
         ranked = sorted(range(len(row)), key=lambda c: (-row[c], c))
         right += ranked[0] == label
         right5 += label in ranked[: min(5, len(row))]
@@ -59,7 +59,7 @@ def test_metrics(classes, kind, temperatures):
     combination = fixed_combination(kind, scores.macs_K)
     record = record_of(scores, kind, temperatures, bins=10)
     for k, row in enumerate(record.exits):
-        logits = combine(scores.logits_KNC[: k + 1], combination, temperatures[k])
+        logits = combine(scores.logits_KNC[: k + 1], combination.weights[k], temperatures[k])
         found = [getattr(row, name) for name in ("top1_pct", "top5_pct", "nll", "ece_pct")]
         assert found == pytest.approx(by_loops(logits, scores.labels_N, 10), abs=1e-4)
 
@@ -95,18 +95,18 @@ def test_what_is_unknown_is_null():
 
 def test_equal_logits_are_predicted_as_argmax_does():
     """A network that says nothing is right about class 0 and, in five guesses, about 0..4."""
-    scores = make_scores(logits_KNC=torch.zeros(3, 60, 7))
+    scores = make_scores(logits_KNC=np.zeros((3, 60, 7), np.float32))
     row = record_of(scores).exits[0]
-    assert row.top1_pct == pytest.approx(100 * float((scores.labels_N == 0).double().mean()))
-    assert row.top5_pct == pytest.approx(100 * float((scores.labels_N < 5).double().mean()))
+    assert row.top1_pct == pytest.approx(100 * float((scores.labels_N == 0).mean()))
+    assert row.top5_pct == pytest.approx(100 * float((scores.labels_N < 5).mean()))
     assert row.nll == pytest.approx(math.log(7))
 
 
 def test_the_largest_logits_there_can_be():
     huge = MAX_LOGIT
     scores = make_scores(
-        logits_KNC=torch.tensor([[[huge, -huge]]]),
-        labels_N=torch.tensor([1]),
+        logits_KNC=np.array([[[huge, -huge]]], np.float32),
+        labels_N=np.array([1]),
         macs_K=(1,),
         macs_eager_K=None,
         ops_K=None,
@@ -147,7 +147,8 @@ def test_each_class_by_itself(kind):
     reading = fixed_combination(kind, scores.macs_K), (1.0, 2.0, 0.5)
     accuracies, confusion = per_class(scores, *reading, "abcde")
     said = [
-        combine(scores.logits_KNC[: k + 1], reading[0], reading[1][k]).argmax(1) for k in range(3)
+        combine(scores.logits_KNC[: k + 1], reading[0].weights[k], reading[1][k]).argmax(1)
+        for k in range(3)
     ]
     for c, one in enumerate(accuracies):
         members = [i for i, label in enumerate(scores.labels_N.tolist()) if label == c]
@@ -161,7 +162,7 @@ def test_each_class_by_itself(kind):
 
 def test_a_class_without_images_has_no_accuracy():
     scores = make_scores(samples=30, classes=4)
-    scores.labels_N.clamp_(max=2)
+    np.minimum(scores.labels_N, 2, out=scores.labels_N)
     accuracies, confusion = per_class(scores, fixed_combination("single", scores.macs_K), (1,) * 3)
     assert accuracies[3].class_name == "3"
     assert (accuracies[3].samples, accuracies[3].top1_pct) == (0, (None,) * 3)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from hdkd_cli.errors import ScoresError
 from hdkd_cli.evaluation.answers import Answers
@@ -23,9 +22,9 @@ META = {"dataset": "digits", "split": "test", "split_sha256": "of test"}
 
 def scores(right_KN: np.ndarray, **meta: Any) -> Scores:
     """Two classes; exit k is right about sample i, with confidence 0.9, where ``right_KN`` says."""
-    labels_N = torch.arange(right_KN.shape[1]) % 2
-    answer_KN = torch.where(torch.from_numpy(right_KN), labels_N, 1 - labels_N)
-    logits_KNC = torch.nn.functional.one_hot(answer_KN, 2).float() * np.log(9)
+    labels_N = np.arange(right_KN.shape[1]) % 2
+    answer_KN = np.where(right_KN, labels_N, 1 - labels_N)
+    logits_KNC = np.eye(2, dtype=np.float32)[answer_KN] * np.float32(np.log(9))
     macs_K = tuple(range(10, 10 * len(right_KN) + 1, 10))
     return Scores(logits_KNC, labels_N, macs_K, meta={**META, **meta})
 

@@ -2,8 +2,8 @@
 
 import math
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,35 +27,35 @@ def by_definition(row, kind):
 @given(row=ROWS)
 @settings(deadline=None)
 def test_definition(kind, row):
-    found = confidence(torch.tensor([row]), kind)
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(by_definition(row, kind), abs=3e-6)
+    found = confidence(np.array([row], np.float32), kind)
+    assert found.dtype == np.float32
+    assert found.item() == pytest.approx(by_definition(row, kind), abs=3e-7)
 
 
 @pytest.mark.parametrize(
     ("kind", "uniform"), [("max-prob", 1 / 50), ("entropy", 0.0), ("margin", 0.0)]
 )
 def test_ends_of_the_scale(kind, uniform):
-    certain = torch.zeros(50)
+    certain = np.zeros(50, np.float32)
     certain[7] = 200
-    found = confidence(torch.stack([torch.full((50,), 3.0), certain]), kind)
-    torch.testing.assert_close(found, torch.tensor([uniform, 1.0]), rtol=0, atol=1e-6)
+    found = confidence(np.stack([np.full(50, 3, np.float32), certain]), kind)
+    np.testing.assert_allclose(found, [uniform, 1], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_range_whatever_the_logits(kind):
-    huge = torch.finfo(torch.float32).max
-    logits = torch.tensor([[huge, -huge, 0.0], [huge, huge, huge], [1e-30, 0, 0], [60000, 1, -9]])
-    found = confidence(logits, kind)
+    huge = np.finfo(np.float32).max
+    logits = [[huge, -huge, 0.0], [huge, huge, huge], [1e-30, 0, 0], [60000, 1, -9]]
+    found = confidence(np.array(logits, np.float32), kind)
     assert ((found >= 0) & (found <= 1)).all()
 
 
 def test_rounding_never_makes_an_entropy_negative():
     for classes in range(2, 300):
-        assert confidence(torch.zeros(1, classes), "entropy") >= 0
+        assert confidence(np.zeros((1, classes), np.float32), "entropy") >= 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_logits_are_widened_first(kind):
-    logits = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).half()
-    assert confidence(logits, kind).equal(confidence(logits.float(), kind))
+    logits = np.random.default_rng(0).standard_normal((20, 5)).astype(np.float16)
+    assert np.array_equal(confidence(logits, kind), confidence(logits.astype(np.float32), kind))

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_tables import make_scores
@@ -16,10 +15,10 @@ from hdkd_cli.evaluation.temperature import MAX_TEMPERATURE, fit_temperatures
 
 def loss(scores, u_J, mean_temperature):
     """The objective as documented, in NumPy: mean NLL and the pull of 100 samples."""
-    z = np.einsum("j,jnc->nc", u_J, scores.logits_KNC[: len(u_J)].double().numpy())
+    z = np.einsum("j,jnc->nc", u_J, scores.logits_KNC[: len(u_J)].astype(np.float64))
     z = z / mean_temperature
     z -= z.max(axis=1, keepdims=True)
-    label = z[np.arange(len(z)), scores.labels_N.numpy()]
+    label = z[np.arange(len(z)), scores.labels_N]
     nll = (np.log(np.exp(z).sum(axis=1)) - label).mean()
     return nll + 50 / len(z) * ((u_J - 1 / len(u_J)) ** 2).sum()
 
@@ -67,14 +66,14 @@ def test_exits_that_say_the_same_count_the_same():
 
 def test_an_exit_that_misleads_has_no_weight():
     scores = make_scores(exits=2, samples=3000)
-    scores.logits_KNC[0] = -0.5 * torch.nn.functional.one_hot(scores.labels_N, 7)
+    scores.logits_KNC[0] = -0.5 * np.eye(7)[scores.labels_N]
     combination, _ = fitted_combination(scores)
     assert combination.weights[1] == (0, 1)
 
 
 def test_exits_that_know_nothing_are_averaged():
     scores = make_scores(exits=2, samples=3000)
-    scores.logits_KNC[:] = -3 * torch.nn.functional.one_hot(scores.labels_N, 7)
+    scores.logits_KNC[:] = -3 * np.eye(7)[scores.labels_N]
     combination, temperatures = fitted_combination(scores)
     assert combination.weights == ((1, 0), (0.5, 0.5))
     assert temperatures == (MAX_TEMPERATURE, MAX_TEMPERATURE)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_tables import exit_tables, make_scores
 
 import hdkd_cli.evaluation
 from hdkd_cli.evaluation.calibration import fit_policy
-from hdkd_cli.evaluation.combination import combine, fixed_combination
+from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.confidence import confidence
+from hdkd_cli.evaluation.measures import combine
 from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family
 from hdkd_cli.evaluation.policy import OperatingPoint
 from hdkd_cli.evaluation.simulate import (
@@ -76,10 +76,10 @@ def test_an_unused_exit_is_not_used_even_by_the_surest():
 
 def test_thresholds_compare_in_the_precision_of_confidences():
     """0.9 in a policy file lets float32 0.9 pass, as it does when the network runs in float32."""
-    nearest = torch.tensor([0.9])
-    assert bool(nearest >= 0.9)
+    nearest = np.array([0.9], np.float32)
+    assert nearest.astype(np.float64) < 0.9
     point = OperatingPoint(target_macs=None, thresholds=(0.9,), val_macs=1.0, val_top1_pct=0.0)
-    confidence_KN = np.stack([nearest.numpy(), nearest.numpy()])
+    confidence_KN = np.stack([nearest, nearest])
     assert choose_exits(confidence_KN, threshold_array([point])).tolist() == [[0]]
 
 
@@ -100,7 +100,7 @@ def test_a_table_reads_scores_through_the_policy(kind, combination):
     weights = fixed_combination(combination, scores.macs_K)
     table = tabulate(scores, weights, temperatures, kind)
     for k, temperature in enumerate(temperatures):
-        logits = combine(scores.logits_KNC[: k + 1], weights, temperature)
+        logits = combine(scores.logits_KNC[: k + 1], weights.weights[k], temperature)
         assert table.confidence_KN[k].tolist() == confidence(logits, kind).tolist()
         assert table.prediction_KN[k].tolist() == logits.argmax(1).tolist()
     assert table.labels_N.tolist() == scores.labels_N.tolist()
@@ -151,7 +151,7 @@ def test_labels_never_decide_about_an_exit():
     scores = make_scores(samples=100)
     wrong = make_scores(
         logits_KNC=scores.logits_KNC,
-        labels_N=(scores.labels_N + torch.randint(1, 7, (100,))) % 7,
+        labels_N=(scores.labels_N + np.random.default_rng(0).integers(1, 7, 100)) % 7,
     )
     policy, other = geometric(scores), geometric(wrong)
     assert [p.thresholds for p in policy.points] == [p.thresholds for p in other.points]

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from picture_runs import Pictures
 
 import hdkd_cli
@@ -13,9 +12,9 @@ from hdkd_cli.evaluation.confidence import CONFIDENCES, confidence
 from hdkd_cli.evaluation.policy import parse_policy, read_policy
 
 
-def sigmoid_gap(logits_BC: torch.Tensor) -> torch.Tensor:
-    first_B, second_B = logits_BC.topk(2, dim=-1).values.unbind(-1)
-    return 2 * (first_B - second_B).sigmoid() - 1
+def sigmoid_gap(logits_BC: np.ndarray) -> np.ndarray:
+    second_B, first_B = np.sort(logits_BC)[:, -2:].T
+    return np.tanh((first_B - second_B) / 2)
 
 
 def first_or_last(table, budgets_macs):
@@ -68,7 +67,7 @@ def test_unknown_kinds_are_refused(pictures: Pictures) -> None:
     with pytest.raises(PolicyError, match="no such kind"):
         run.calibrate(confidence="feeling")
     with pytest.raises(PolicyError, match="no such kind"):
-        confidence(torch.zeros(1, 2), "feeling")
+        confidence(np.zeros((1, 2), np.float32), "feeling")
     text = run.calibrate().model_dump_json()
     for known in ("max-prob", "geometric"):
         unknown = text.replace(f'"{known}"', '"feeling"', 1)

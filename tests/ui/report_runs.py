@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from hdkd_cli.evaluation.calibration import fit_policy
 from hdkd_cli.evaluation.scores import Scores
@@ -23,13 +23,12 @@ CHECKPOINT = "c" * 64
 def make_scores(split: str, *, exits: int = 3, gain: float = 1.0, seed: int = 0) -> Scores:
     """Scores of exits that get better; the samples of a split are the same whatever the seed."""
     samples, classes = 300, 5
-    labels_N = torch.arange(samples) % classes
-    generator = torch.Generator().manual_seed(1000 * (split == "val") + seed)
-    logits_KNC = torch.randn(exits, samples, classes, generator=generator)
-    gain_K11 = gain * torch.arange(1.0, exits + 1)[:, None, None]
-    logits_KNC += gain_K11 * torch.nn.functional.one_hot(labels_N, classes)
+    labels_N = np.arange(samples) % classes
+    random = np.random.default_rng(1000 * (split == "val") + seed)
+    logits_KNC = random.standard_normal((exits, samples, classes))
+    logits_KNC += gain * np.arange(1, exits + 1)[:, None, None] * np.eye(classes)[labels_N]
     return Scores(
-        logits_KNC,
+        logits_KNC.astype(np.float32),
         labels_N,
         macs_K=tuple(1_000_000 * (k + 1) for k in range(exits)),
         params_K=tuple(10_000 * (k + 1) for k in range(exits)),

@@ -49,10 +49,9 @@ def collect(
             labels.append(labels_B.cpu())
     if not labels:
         raise ScoresError("no scores to collect: the split has no images")
-    # Plain copies: tensors made under inference mode would stay barred from autograd.
     return Scores(
-        logits_KNC=torch.cat(logits, dim=1),
-        labels_N=torch.cat(labels),
+        logits_KNC=torch.cat(logits, dim=1).numpy(),
+        labels_N=torch.cat(labels).numpy(),
         macs_K=costs.macs_K,
         macs_eager_K=costs.macs_eager_K,
         ops_K=costs.ops_K,

@@ -1,11 +1,12 @@
 """Collecting scores: the network's own logits, and a network left as it was found."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from hdkd_cli.errors import ScoresError
-from hdkd_cli.evaluation.collect import collect
+from hdkd_cli.inference.collect import collect
 from hdkd_cli.models.contract import MultiExitNet, Stage
 from hdkd_cli.models.cost import measure_costs
 
@@ -49,8 +50,8 @@ def test_logits_are_those_of_evaluation_mode(net, batches):
     net.train()
     scores = collect(net, batches, measure_costs(net), {"split": "val"})
     expected = net.eval()(torch.cat([images for images, _ in batches])).detach()
-    torch.testing.assert_close(scores.logits_KNC, expected)
-    assert scores.labels_N.equal(torch.cat([labels for _, labels in batches]))
+    torch.testing.assert_close(torch.from_numpy(scores.logits_KNC), expected)
+    assert scores.labels_N.tolist() == torch.cat([labels for _, labels in batches]).tolist()
     costs = measure_costs(net)
     assert (scores.macs_K, scores.macs_eager_K) == (costs.macs_K, costs.macs_eager_K)
     assert (scores.ops_K, scores.params_K) == (costs.ops_K, costs.params_K)
@@ -75,20 +76,13 @@ def test_the_mode_is_restored_after_an_error(net):
     assert all(module.training for module in net.modules())
 
 
-def test_scores_can_be_differentiated_through(net, batches):
-    scores = collect(net, batches, measure_costs(net), {})
-    factor = torch.ones((), requires_grad=True)
-    (scores.logits_KNC * factor).sum().backward()
-    torch.testing.assert_close(factor.grad, scores.logits_KNC.sum())
-
-
 def test_autocast_is_recorded_and_logits_stay_float32(net, batches):
     exact = collect(net, batches, measure_costs(net), {})
     rough = collect(net, batches, measure_costs(net), {}, autocast=torch.bfloat16)
     assert rough.meta["precision"] == "bf16"
-    assert rough.logits_KNC.dtype == torch.float32
-    assert not rough.logits_KNC.equal(exact.logits_KNC)
-    torch.testing.assert_close(rough.logits_KNC, exact.logits_KNC, rtol=0.1, atol=0.1)
+    assert rough.logits_KNC.dtype == np.float32
+    assert not np.array_equal(rough.logits_KNC, exact.logits_KNC)
+    np.testing.assert_allclose(rough.logits_KNC, exact.logits_KNC, rtol=0.1, atol=0.1)
 
 
 def test_nothing_to_collect(net):
