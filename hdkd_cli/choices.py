@@ -95,6 +95,8 @@ RuntimeKind = Literal["auto", "torch", "onnx"]
 # what is written
 ExportTarget = Literal["onnx", "pt2", "web"]
 """What an export is: programs in a format, or a page that runs one."""
+ExportPrecision = Literal["fp32", "fp16", "int8"]
+"""How exported weights are stored; int8 computes in 8 bits too."""
 OutputFormat = Literal["table", "json", "jsonl", "csv"]
 """How records are printed."""
 SettingsFormat = Literal["toml", "json"]

@@ -754,6 +754,48 @@ class ExportLatency(Part):
     """PyTorch, leaving early."""
     pytorch_full_ms: float
     """PyTorch, all images to the last exit."""
+    fp32_ms: float | None = None
+    """The same programs in fp32 under their own policy; None: these are fp32."""
+    fp32_full_ms: float | None = None
+    """Those, all images to the last exit."""
+
+
+class ReducedExit(Part):
+    """An exit of a network that was made smaller, by itself, beside what it was in fp32."""
+
+    exit: int
+    """From 1."""
+    fp32_top1_pct: float
+    """Accuracy before."""
+    top1_pct: float
+    """Accuracy after."""
+    agreement_pct: float
+    """Images that both give the same answer."""
+
+
+class Reduction(Part):
+    """What a lower precision does to a network and to its policy."""
+
+    split: str
+    """Whose images it is measured on."""
+    samples: int
+    """How many these are."""
+    calibration_images: int | None
+    """How many of them decided about the ranges of int8; None: none were needed."""
+    exits: tuple[ReducedExit, ...]
+    """(K,)"""
+    fp32_bytes: int
+    """Size of the programs before."""
+    bytes: int
+    """Size of the programs after."""
+    fp32_policy_macs: float
+    """Mean cost under the policy that was fitted on fp32, before."""
+    fp32_policy_top1_pct: float
+    """Its accuracy, before."""
+    policy_macs: float
+    """Mean cost under the policy fitted again, after."""
+    policy_top1_pct: float
+    """Its accuracy, after."""
 
 
 class Export(Record):
@@ -773,6 +815,10 @@ class Export(Record):
     shrinks: bool = True
     """Whether a batch shrinks as its images leave. If not, all of it is computed until the last
     image has left, and only batches of one save what the policy promises."""
+    precision: str = "fp32"
+    """How weights are stored."""
+    reduction: Reduction | None = None
+    """What that does; None: nothing, they are as trained."""
 
 
 class ExportedTransform(Part):
@@ -831,6 +877,13 @@ class Exported(Record):
     """(K,), or one that stops by itself."""
     single_file: bool = False
     """Whether it is that one."""
+    precision: str = "fp32"
+    """How weights are stored."""
+    weights_sha256: str | None = None
+    """What a policy must be fitted on: the checkpoint, or of lower precision the stages. None: it
+    was let pass with another."""
+    reduction: Reduction | None = None
+    """What a lower precision does; None: weights are as trained."""
     files: tuple[ManifestFile, ...]
     """All other files of the folder."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hdkd_cli.choices import ExportTarget
+from hdkd_cli.choices import ExportPrecision, ExportTarget
 from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import open_run, policy_option
 from hdkd_cli.ui.output import emit
@@ -41,6 +41,23 @@ def export(
             help="With --to web: onnxruntime-web, as `npm pack` or `npm install` put it there.",
         ),
     ] = None,
+    precision: Annotated[
+        ExportPrecision,
+        typer.Option(
+            "--precision",
+            help="How weights are stored; int8 computes in 8 bits too. Below fp32 the policy is "
+            "fitted again, and all is measured before and after.",
+        ),
+    ] = "fp32",
+    calibration_images: Annotated[
+        int | None,
+        typer.Option(
+            "--calibration-images",
+            min=1,
+            metavar="N",
+            help="Val images that decide about the ranges of int8 [default: 256].",
+        ),
+    ] = None,
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Time the programs and PyTorch on test images (seconds)."),
@@ -72,5 +89,7 @@ def export(
         measure=measure,
         single_file=single_file,
         runtime=runtime,
+        precision=precision,
+        calibration_images=calibration_images,
     )
     emit(record, form)

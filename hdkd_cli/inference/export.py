@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from hdkd_cli.choices import ExportTarget
+from hdkd_cli.choices import ExportPrecision, ExportTarget
 from hdkd_cli.errors import ExportError, UsageError
 from hdkd_cli.evaluation.policy import ExitPolicy, write_policy
 from hdkd_cli.files import atomic_folder, sha256_file, write_bytes, write_json, write_text
 from hdkd_cli.inference import runner
-from hdkd_cli.inference.programs import serialised, trace_stages
+from hdkd_cli.inference.programs import Programs
 from hdkd_cli.inference.verify import verify_single_file, verify_stages
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.reading import parse_record, read_text
-from hdkd_cli.records import Exported, ExportedTransform, ManifestFile, StageProgram
+from hdkd_cli.records import Exported, ExportedTransform, ManifestFile, Reduction, StageProgram
 from hdkd_cli.settings.schema import DataSettings
 
 README = """\
@@ -47,15 +47,23 @@ It computes until the last image of a batch has left: give it one image at a tim
 """
 
 
-def refuse_target(to: ExportTarget, folder: Path, *, single_file: bool = False) -> None:
+def refuse_target(
+    to: ExportTarget,
+    folder: Path,
+    *,
+    single_file: bool = False,
+    precision: ExportPrecision = "fp32",
+) -> None:
     """Whether an export can be written, before any work is done.
 
     Raises:
         UsageError: ``folder`` holds something already, a package is missing, or the format has no
-            single file.
+            single file or no such precision.
     """
     if single_file and to == "pt2":
         raise UsageError(f"--single-file: there is none for --to {to}", hint="use --to onnx")
+    if precision != "fp32" and to != "onnx":
+        raise UsageError(f"--precision {precision}: not for --to {to}", hint="use --to onnx")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         whole = _whole_export(folder)
         held = f" and holds a whole export to {whole.to}" if whole else ""
@@ -97,6 +105,8 @@ def export(
     folder: Path,
     checkpoint_sha256: str,
     single_file: bool = False,
+    programs: Programs | None = None,
+    reduction: Reduction | None = None,
 ) -> None:
     """Write ``net`` as programs that run without this package; all of ``folder`` or nothing.
 
@@ -111,6 +121,8 @@ def export(
         folder: Where to; absent or empty.
         checkpoint_sha256: Where the weights come from.
         single_file: One ONNX file that stops by itself, instead of a program a stage.
+        programs: Its stages, if they are there already; they may be of lower precision.
+        reduction: What that does, for the manifest.
 
     Raises:
         UsageError: see `refuse_target`.
@@ -125,8 +137,10 @@ def export(
         )
     refuse_target(to, folder, single_file=single_file)
     with atomic_folder(folder) as target:
-        traced = trace_stages(net)
-        files = [serialised(program, number, to) for number, program in enumerate(traced, 1)]
+        made = programs or Programs.of(net, to)
+        traced, files = made.traced, made.files
+        weights_sha256 = checkpoint_sha256 if made.precision == "fp32" else made.sha256
+        fitted_sha256 = policy.fitted_on.checkpoint_sha256
         transform = ExportedTransform(
             resize=data.shorter_side,
             interpolation=f"{data.interpolation}, antialiased",
@@ -144,20 +158,21 @@ def export(
                 "macs": macs_K,
                 "policy": policy.as_record(),
                 "checkpoint_sha256": checkpoint_sha256,
+                "precision": made.precision,
             }
             files = [whole.joined(files, traced, policy, net.input_shape, classes, about)]
-            programs = [
+            entries = [
                 StageProgram(file="network.onnx", inputs=whole.INPUTS, outputs=whole.OUTPUTS)
             ]
         else:
-            programs = [
+            entries = [
                 StageProgram(
                     file=f"stage{number}.{to}", inputs=program.inputs, outputs=program.outputs
                 )
                 for number, program in enumerate(traced, 1)
             ]
-        for program, content in zip(programs, files, strict=True):
-            write_bytes(target / program.file, content)
+        for entry, content in zip(entries, files, strict=True):
+            write_bytes(target / entry.file, content)
         write_policy(target / "policy.json", policy)
         write_text(target / "labels.json", json.dumps(list(classes), indent=2) + "\n")
         write_bytes(target / "run.py", Path(runner.__file__).read_bytes())
@@ -171,8 +186,11 @@ def export(
             input_shape=net.input_shape,
             transform=transform,
             macs=macs_K,
-            programs=tuple(programs),
+            programs=tuple(entries),
             single_file=single_file,
+            precision=made.precision,
+            weights_sha256=weights_sha256 if fitted_sha256 in {None, weights_sha256} else None,
+            reduction=reduction,
             files=tuple(
                 ManifestFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_file(path))
                 for path in sorted(target.iterdir())
@@ -180,6 +198,6 @@ def export(
         )
         write_json(target / "manifest.json", manifest.as_record())
         if single_file:
-            verify_single_file(runner.Network(target), net, policy)
+            verify_single_file(runner.Network(target), made.net, policy)
         else:
-            verify_stages(runner.Network(target), net, traced)
+            verify_stages(runner.Network(target), made.net, traced)

@@ -26,36 +26,48 @@ MOST_BATCHES = 10_000
 
 
 def measure_latency(
-    exported: Network, net: MultiExitNet, policy: ExitPolicy, images_NCHW: Tensor
+    exported: Network,
+    net: MultiExitNet,
+    policy: ExitPolicy,
+    images_NCHW: Tensor,
+    fp32: Network | None = None,
 ) -> tuple[ExportLatency, ...]:
     """Mean milliseconds per image, early exit and all exits, on this machine's processor.
 
     Args:
         exported: The programs, with as many threads as torch has.
         net: The network they were made of, `ready` on the CPU.
-        policy: Its only point is that of the programs.
+        policy: Its only point is that of the programs, or of ``fp32``.
         images_NCHW: Real images: how early they leave decides about the time.
+        fp32: The same in fp32, if ``exported`` is of lower precision.
 
     Returns:
         A record for each batch size; ``.._full_ms`` leave at no exit but the last.
     """
-    exported_full = copy.copy(exported)
-    exported_full.thresholds_K = [np.float32(np.inf)] * len(exported.thresholds_K)
     early, full = EarlyExit(net, policy), EarlyExit(net, policy, everybody_stays(policy))
     records = []
     for size in BATCH_SIZES:
         tensors = torch.split(images_NCHW, size)
         arrays = [tensor.contiguous().numpy() for tensor in tensors]
-        means = _per_image_ms(
-            {
-                "exported_ms": (exported.classify, arrays),
-                "exported_full_ms": (exported_full.classify, arrays),
-                "pytorch_ms": (early, tensors),
-                "pytorch_full_ms": (full, tensors),
-            }
-        )
+        arms: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
+            "exported_ms": (exported.classify, arrays),
+            "exported_full_ms": (_to_the_end(exported).classify, arrays),
+            "pytorch_ms": (early, tensors),
+            "pytorch_full_ms": (full, tensors),
+        }
+        if fp32 is not None:
+            arms["fp32_ms"] = (fp32.classify, arrays)
+            arms["fp32_full_ms"] = (_to_the_end(fp32).classify, arrays)
+        means = _per_image_ms(arms)
         records.append(ExportLatency(batch=size, threads=torch.get_num_threads(), **means))
     return tuple(records)
+
+
+def _to_the_end(exported: Network) -> Network:
+    """The same programs, by which no image leaves before the last exit."""
+    full = copy.copy(exported)
+    full.thresholds_K = [np.float32(np.inf)] * len(exported.thresholds_K)
+    return full
 
 
 def _per_image_ms(

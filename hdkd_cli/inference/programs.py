@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from hdkd_cli.choices import ExportTarget
+from hdkd_cli.choices import ExportPrecision, ExportTarget
 from hdkd_cli.errors import ExportError
+from hdkd_cli.files import sha256_bytes
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
 
 TOLERANCE = 1e-4
@@ -66,7 +68,7 @@ def trace_stages(net: MultiExitNet) -> list[Program]:
             if used != tuple(state):
                 graph = _trace(stage, {name: state[name] for name in used}, needed)
         except Exception as problem:  # tracers raise whatever they stumble over
-            raise _inexpressible(k + 1, problem) from problem
+            raise inexpressible(k + 1, problem) from problem
         programs.append(Program(graph, reads=used, writes=needed))
         needed = used
     return programs[::-1]
@@ -120,6 +122,38 @@ def states_for(net: MultiExitNet, batch: int) -> list[State]:
     return states
 
 
+@dataclass(frozen=True)
+class Programs:
+    """The K stages as files.
+
+    Attributes:
+        traced: What each reads and writes.
+        files: The content of each file.
+        net: What they compute: they are compared with it once they are written.
+        precision: How weights are stored.
+    """
+
+    traced: Sequence[Program]
+    files: Sequence[bytes]
+    net: MultiExitNet
+    precision: ExportPrecision = "fp32"
+
+    @classmethod
+    def of(cls, net: MultiExitNet, to: ExportTarget) -> Programs:
+        """Those of a network, on the CPU and in evaluation mode.
+
+        Raises:
+            ExportError: a stage cannot be expressed.
+        """
+        traced = trace_stages(net)
+        return cls(traced, [serialised(program, k, to) for k, program in enumerate(traced, 1)], net)
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of all of them."""
+        return sha256_bytes(*self.files)
+
+
 def serialised(program: Program, number: int, to: ExportTarget) -> bytes:
     """A program as the content of a file.
 
@@ -134,7 +168,7 @@ def serialised(program: Program, number: int, to: ExportTarget) -> bytes:
     try:
         return _as_onnx(program) if to == "onnx" else _as_pt2(program)
     except Exception as problem:  # exporters raise whatever they stumble over
-        raise _inexpressible(number, problem) from problem
+        raise inexpressible(number, problem) from problem
 
 
 def _as_onnx(program: Program) -> bytes:
@@ -163,7 +197,8 @@ def _as_pt2(program: Program) -> bytes:
     return archive.getvalue()
 
 
-def _inexpressible(number: int, problem: Exception) -> ExportError:
+def inexpressible(number: int, problem: Exception) -> ExportError:
+    """What to raise when a library stumbles over stage ``number``."""
     root: BaseException = problem  # torch's exporter wraps it in advice on how to report it
     while root.__cause__ is not None:
         root = root.__cause__

@@ -72,7 +72,10 @@ class Network:
         self.manifest = _read_json(folder / "manifest.json", _check_manifest)
         self.classes: list[str] = _read_json(folder / "labels.json", _check_labels)
         exits = len(self.manifest["macs"])
-        policy = _read_json(folder / "policy.json", partial(_check_policy, exits=exits))
+        check = partial(
+            _check_policy, exits=exits, weights_sha256=self.manifest.get("weights_sha256")
+        )
+        policy = _read_json(folder / "policy.json", check)
         thresholds = policy["points"][0]["thresholds"]
         # An unused exit is one that no image is sure enough for.
         self.thresholds_K = [np.float32(np.inf if t is None else t) for t in thresholds]
@@ -315,9 +318,14 @@ def _check_labels(labels: Any) -> None:
     )
 
 
-def _check_policy(policy: Any, exits: int) -> None:
+def _check_policy(policy: Any, exits: int, weights_sha256: str | None) -> None:
     if not isinstance(policy, dict) or policy.get("schema") != POLICY_SCHEMA:
         raise Unusable(f"is not of schema {POLICY_SCHEMA}")
+    fitted = policy["fitted_on"]["checkpoint_sha256"]
+    _need(
+        weights_sha256 is None or fitted in (None, weights_sha256),
+        "was fitted on other weights than those of this folder: its thresholds are not for them",
+    )
     _need(policy["confidence"] in CONFIDENCES, f"confidence: is none of {', '.join(CONFIDENCES)}")
     _need(
         _numbers(policy["temperatures"], exits, 1e-6, 1e6),

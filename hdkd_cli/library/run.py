@@ -5,15 +5,13 @@ Images, network and scores in `opened`; here policies, and what takes time.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 
-from hdkd_cli.choices import ExportTarget, HeldOut
+from hdkd_cli.choices import ExportPrecision, ExportTarget, HeldOut
 from hdkd_cli.errors import UsageError
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
@@ -22,19 +20,13 @@ from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint, read_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.evaluation.watch import Auditing, Promise, Watch, fingerprint
-from hdkd_cli.inference import exported_latency, latency, measured
-from hdkd_cli.inference.export import export, refuse_target
-from hdkd_cli.inference.fold import deployed
+from hdkd_cli.inference import latency, measured
 from hdkd_cli.inference.predictor import Predictor, last_exit
-from hdkd_cli.inference.runner import Network
-from hdkd_cli.inference.web.folder import write_page
-from hdkd_cli.inference.web.runtime import read_runtime
-from hdkd_cli.library import page
 from hdkd_cli.library.evaluated import DELTA, read_policy_file
+from hdkd_cli.library.exporting import export_run
 from hdkd_cli.library.opened import OpenedRun
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network
-from hdkd_cli.models.contract import MultiExitNet
-from hdkd_cli.records import Budget, Export, ExportedFile, ExportLatency, PolicyProfile, Profile
+from hdkd_cli.records import Budget, Export, PolicyProfile, Profile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,8 +271,13 @@ class Run(OpenedRun):
         measure: bool = False,
         single_file: bool = False,
         runtime: Path | None = None,
+        precision: ExportPrecision = "fp32",
+        calibration_images: int | None = None,
     ) -> Export:
         """Write the network as programs, with its policy, labels and a small runner; or as a page.
+
+        Of lower precision, the policy is fitted again, for the same budget or promise, on what the
+        programs themselves answer; what changed is measured, the time too.
 
         Args:
             to: Format of the programs.
@@ -290,56 +287,24 @@ class Run(OpenedRun):
             measure: Time the programs and PyTorch on test images (seconds).
             single_file: One ONNX file that stops by itself, instead of a program per stage.
             runtime: Of a page: onnxruntime-web, as ``npm pack`` or ``npm install`` put it there.
+            precision: How weights are stored; int8 computes in 8 bits too.
+            calibration_images: Val images that decide about the ranges of int8; None: 256.
 
         Raises:
             UsageError: ``folder`` holds something already, a package is missing, or the format has
-                no single file, no runtime or nothing to measure.
+                no single file, no runtime, nothing to measure or no such precision.
             ExportError: a stage cannot be expressed, or its program computes something else.
             DataError: a page's examples are missing.
         """
-        refuse_target(to, folder, single_file=single_file)
-        if runtime is not None and to != "web":
-            raise UsageError(f"--runtime: --to {to} brings none", hint="it goes with --to web")
-        if measure and to == "web":
-            raise UsageError("--measure: a page measures itself", hint="use --to onnx")
-        needed = read_runtime(runtime) if to == "web" else {}
-        net, family = self.network(), self.policy(policy)
-        found = family.only(self.point(family, budget))
-        with tempfile.TemporaryDirectory(prefix="hdkd-") as temporary:
-            programs = Path(temporary) / "program" if to == "web" else folder
-            export(
-                net,
-                found,
-                self.classes,
-                self.settings.data,
-                to="onnx" if to == "web" else to,
-                folder=programs,
-                checkpoint_sha256=self.folder.checkpoint().model_sha256,
-                single_file=single_file or to == "web",
-            )
-            if to == "web":
-                offered = page.stops(self, family, found.points[0])
-                shown = page.examples(self)
-                write_page(programs, offered, shown, self.settings.data, needed, folder)
-        return Export(
-            folder=str(folder),
-            to=to,
-            files=tuple(
-                ExportedFile(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size)
-                for path in sorted(folder.rglob("*"))
-                if path.is_file()
-            ),
-            latency=self._exported_latency(folder, net, found) if measure else None,
-            shrinks=not single_file and to != "web",
-        )
-
-    def _exported_latency(
-        self, folder: Path, net: MultiExitNet, policy: ExitPolicy
-    ) -> tuple[ExportLatency, ...]:
-        """The programs beside PyTorch, on test images, on the processor."""
-        device = torch.device("cpu")
-        images_NCHW = self.draw("test", exported_latency.IMAGES, device).images_NCHW
-        exported = Network(folder, torch.get_num_threads())
-        return exported_latency.measure_latency(
-            exported, deployed(net, device), policy, images_NCHW
+        return export_run(
+            self,
+            to,
+            folder,
+            policy,
+            budget=budget,
+            measure=measure,
+            single_file=single_file,
+            runtime=runtime,
+            precision=precision,
+            calibration_images=calibration_images,
         )

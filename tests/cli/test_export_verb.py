@@ -66,7 +66,7 @@ def test_a_budget_chooses_the_point(
         chosen.append(policy)
         folder.mkdir()
 
-    monkeypatch.setattr("hdkd_cli.library.run.export", export)
+    monkeypatch.setattr("hdkd_cli.library.exporting.export", export)
     for number, budget in enumerate(([], ["--budget", "1"], ["--budget", "0.6"])):
         out = f"-o{tmp_path / str(number)}"
         assert app.run(["export", str(trained), "--to", "pt2", out, *budget]) == 0
@@ -149,3 +149,69 @@ def test_a_single_file_answers_as_predict_does(
         exited = network.classify(np.stack([network.prepare(picture) for picture in pictures]))
         assert [one["label"] for one in wanted] == exited.label_B.tolist()
         assert [one["exit"] - 1 for one in wanted] == exited.exit_B.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("single_file", [[], ["--single-file"]])
+def test_lower_precision_is_measured_and_has_its_own_policy(
+    trained: Path,
+    tmp_path: Path,
+    capsys: ANY,
+    monkeypatch: pytest.MonkeyPatch,
+    single_file: list[str],
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(exported_latency, "SECONDS", 0.01)
+    out = tmp_path / "out"
+    command = ["export", str(trained), "--to", "onnx", "--precision", "int8", f"-o{out}"]
+    assert app.run([*command, "--calibration-images", "20", "--budget", "0.6", *single_file]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("note: int8: ")
+    assert len(captured.err.splitlines()) == 1
+    record = json.loads(captured.out)
+    assert record["precision"] == "int8"
+    reduction = record["reduction"]
+    assert (reduction["split"], reduction["samples"]) == ("val", 50)
+    assert reduction["calibration_images"] == 20
+    assert [entry["exit"] for entry in reduction["exits"]] == [1, 2, 3]
+    scores = Run.open(trained).scores("val")
+    for entry, logits_NC in zip(reduction["exits"], scores.logits_KNC, strict=True):
+        right_N = logits_NC.argmax(-1) == scores.labels_N
+        assert entry["fp32_top1_pct"] == pytest.approx(100 * right_N.mean())
+        assert entry["agreement_pct"] > 50
+        assert (
+            abs(entry["top1_pct"] - entry["fp32_top1_pct"]) <= 100 - entry["agreement_pct"] + 1e-9
+        )
+    for entry in record["latency"]:
+        assert entry["fp32_ms"] > 0
+        assert entry["fp32_full_ms"] > 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["reduction"] == reduction
+    written = read_policy(out / "policy.json")
+    assert written.kind == "geometric"
+    assert written.fitted_on.checkpoint_sha256 == manifest["weights_sha256"]
+    assert written.points[0].target_macs == pytest.approx(0.6 * manifest["macs"][-1])
+    # It is for these weights alone: the run refuses it.
+    policy = str(out / "policy.json")
+    assert app.run(["eval-budget", str(trained), "--policy", policy]) == 3
+    assert "was fitted on checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--to", "pt2", "--precision", "fp16"], "--precision fp16: not for --to pt2"),
+        (
+            ["--to", "onnx", "--precision", "fp16", "--calibration-images", "9"],
+            "--calibration-images: fp16 needs none",
+        ),
+    ],
+)
+def test_precision_where_there_is_none_is_2(
+    trained: Path, tmp_path: Path, capsys: ANY, options: list[str], message: str
+) -> None:
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "out"
+    assert app.run(["export", str(trained), *options, f"-o{out}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}\n")
+    assert not out.exists()

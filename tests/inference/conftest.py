@@ -15,6 +15,7 @@ from hdkd_cli.evaluation.policy import ExitPolicy, FittedOn, OperatingPoint
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.inference.collect import collect
 from hdkd_cli.inference.export import export
+from hdkd_cli.inference.programs import Programs
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
@@ -68,6 +69,12 @@ def learned() -> Learned:
     return Learned(net, data, batch.images, table, policy)
 
 
+@pytest.fixture(scope="session")
+def onnx_programs(learned: Learned) -> Programs:
+    """Its stages in ONNX, as every export of it to ONNX holds them."""
+    return programs_of(learned, "onnx")
+
+
 @pytest.fixture(scope="session", params=["onnx", "pt2"])
 def exported(
     request: pytest.FixtureRequest, learned: Learned, tmp_path_factory: pytest.TempPathFactory
@@ -92,14 +99,21 @@ def single_folder(learned: Learned, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 _written: dict[str, Path] = {}
+_programs: dict[str, Programs] = {}
+
+
+def programs_of(learned: Learned, to: str) -> Programs:
+    if to == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+    if to not in _programs:
+        _programs[to] = Programs.of(learned.net, to)
+    return _programs[to]
 
 
 def write_export(
     learned: Learned, to: str, factory: pytest.TempPathFactory, *, single_file: bool = False
 ) -> Path:
-    if to == "onnx":
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            pytest.importorskip(package)
     name = f"{to}-single" if single_file else to
     if name not in _written:
         folder = factory.mktemp("exports") / name
@@ -112,6 +126,7 @@ def write_export(
             folder=folder,
             checkpoint_sha256="5" * 64,
             single_file=single_file,
+            programs=programs_of(learned, to),
         )
         _written[name] = folder
     return _written[name]

@@ -239,6 +239,10 @@ def edited(path: Path, **changes):
             lambda f: edited(f / "policy.json", points=[{"thresholds": [0.5]}]),
             "policy.json: points.0.thresholds: 2 numbers",
         ),
+        (
+            lambda f: edited(f / "policy.json", fitted_on={"checkpoint_sha256": "0" * 64}),
+            "policy.json: was fitted on other weights",
+        ),
         (lambda f: next(f.glob("stage2.*")).write_bytes(b"x"), "does not match the manifest"),
         (lambda f: next(f.glob("stage2.*")).unlink(), "No such file"),
     ],
