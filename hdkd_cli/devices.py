@@ -24,12 +24,9 @@ def cpu_count() -> int:
 
 def processor() -> str:
     """The CPU's model and what instructions it has: equal on machines that run the same code."""
-    listing = Path("/proc/cpuinfo")
-    if not listing.is_file():
+    facts = _cpu_facts()
+    if not facts:
         return f"{platform.machine()} {platform.processor()}"
-    first, _, _ = listing.read_text().partition("\n\n")
-    told = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
-    facts = {name.strip(): fact.strip() for name, fact in told.items()}
     known = ("model name", "CPU implementer", "CPU part", "flags", "Features")
     return " ".join([platform.machine(), *(facts[name] for name in known if name in facts)])
 
@@ -41,6 +38,16 @@ def has_bf16_units() -> bool:
     if platform.machine() in {"aarch64", "arm64"}:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _cpu_facts() -> dict[str, str]:
+    """What Linux says of the first core; empty elsewhere."""
+    listing = Path("/proc/cpuinfo")
+    if not listing.is_file():
+        return {}
+    first, _, _ = listing.read_text().partition("\n\n")
+    told = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {name.strip(): fact.strip() for name, fact in told.items()}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -97,9 +104,12 @@ def keep_freed_memory() -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device for people: ``cpu (2 threads)`` or ``cuda:0 (its name)``."""
+    """The device for people: ``cpu (its name, 2 threads)`` or ``cuda:0 (its name)``."""
     import torch
 
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    if device.type == "cpu":
+        name = _cpu_facts().get("model name") or platform.processor() or platform.machine()
+        return f"{device} ({name}, {torch.get_num_threads()} threads)"
+    return str(device)

@@ -195,6 +195,10 @@ class BudgetPoint(Part):
     """(K,): share of the images that leave at each exit."""
     thresholds: tuple[float | None, ...]
     """(K−1,): leave at exit k if its confidence is at least this; None: exit k is not used."""
+    target_seconds: float | None = None
+    """The budget of time it was made for, if it was made for one."""
+    expected_seconds: float | None = None
+    """Per image, by the times that the policy was made for; None: it has none."""
     seconds_per_image: float | None = None
     """Measured, where it was asked for."""
     measured_speedup: float | None = None

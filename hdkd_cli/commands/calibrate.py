@@ -13,6 +13,7 @@ from hdkd_cli.commands.inputs import score_source
 from hdkd_cli.ui.output import emit
 
 COLUMNS = ("target_macs", "val_macs", "val_top1_pct", "thresholds")
+IN_TIME = ("target_seconds", "val_seconds", "val_macs", "val_top1_pct", "thresholds")
 
 
 def calibrate_thresholds(
@@ -31,7 +32,8 @@ def calibrate_thresholds(
         typer.Option(
             "--budget",
             metavar="B",
-            help="Mean cost to meet: a fraction of the full network (0.4) or MACs (30M). "
+            help="Mean cost to meet: a fraction of the full network (0.4), MACs (30M), or time "
+            "per image (3ms, 250us), by the times that `hdkd profile` measured. "
             "May be repeated. Without: a family of operating points (geometric: the 39 published).",
         ),
     ] = None,
@@ -103,6 +105,21 @@ def calibrate_thresholds(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")
     ] = None,
+    latency: Annotated[
+        Path | None,
+        typer.Option(
+            "--latency",
+            metavar="FILE",
+            help="A profile (`hdkd profile --format json`) made on the device that is to run the "
+            "network; thresholds then save its time. Default for times: the run's last profile.",
+        ),
+    ] = None,
+    batched: Annotated[
+        bool,
+        typer.Option(
+            "--batched", help="Times per image of a profiled batch, not one image at a time."
+        ),
+    ] = False,
     data_dir: options.DataDirOption = None,
     device: options.DeviceOption = None,
     batch_size: options.BatchSizeOption = None,
@@ -127,5 +144,7 @@ def calibrate_thresholds(
         confidence=confidence,
         temperature=temperature,
         output=output,
+        latency=latency,
+        batched=batched,
     )
-    emit(fitted, form, columns=COLUMNS)
+    emit(fitted, form, columns=COLUMNS if fitted.times is None else IN_TIME)

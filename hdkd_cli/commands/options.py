@@ -134,8 +134,8 @@ BudgetOption = Annotated[
     typer.Option(
         "--budget",
         metavar="B",
-        help="Mean cost: a fraction of the full network (0.4) or MACs (30M). Without: the "
-        "policy's most accurate point.",
+        help="Mean cost: a fraction of the full network (0.4), MACs (30M), or time per image "
+        "(3ms) if the policy was made for times. Without: its most accurate point.",
     ),
 ]
 CombinationOption = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -30,6 +30,7 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.evaluation.temperature import fit_temperatures
+from hdkd_cli.evaluation.times import ExitTimes
 
 
 def fit_combination(
@@ -112,6 +113,8 @@ class Reading:
         thresholds_PK: NDArray[np.float32],
         budgets_macs: Sequence[float] = (),
         guarantee: Guarantee | None = None,
+        times: ExitTimes | None = None,
+        budgets_seconds: Sequence[float] = (),
     ) -> ExitPolicy:
         """The policy with these thresholds.
 
@@ -120,9 +123,12 @@ class Reading:
             thresholds_PK: Thresholds (P, K−1), +inf where an exit is unused.
             budgets_macs: What each point was made for; empty: for no budget.
             guarantee: What the points promise.
+            times: What the thresholds are made to save.
+            budgets_seconds: What each point was made for; empty: for no budget of time.
         """
         result = simulate(self.table, thresholds_PK)
         macs_P = mean_cost(result.count_PK, self.table.macs_K)
+        seconds_P = None if times is None else times.mean(result.count_PK)
         meta = self.scores.meta
         return ExitPolicy(
             kind=kind,
@@ -132,8 +138,10 @@ class Reading:
             points=tuple(
                 OperatingPoint(
                     target_macs=budgets_macs[p] if budgets_macs else None,
+                    target_seconds=budgets_seconds[p] if budgets_seconds else None,
                     thresholds=tuple(None if t == np.inf else t for t in row),
                     val_macs=float(macs_P[p]),
+                    val_seconds=None if seconds_P is None else float(seconds_P[p]),
                     val_top1_pct=float(result.top1_pct_P[p]),
                 )
                 for p, row in enumerate(thresholds_PK.tolist())
@@ -148,6 +156,7 @@ class Reading:
             val_auroc=self.auroc_K,
             val_auroc_settled=self.auroc_settled_K,
             guarantee=guarantee,
+            times=times,
         )
 
 
@@ -222,6 +231,8 @@ def fit_policy(
     confidence: str,
     temperature: bool,
     budgets_macs: Sequence[float],
+    times: ExitTimes | None = None,
+    budgets_seconds: Sequence[float] = (),
 ) -> ExitPolicy:
     """A policy of one of the kinds in ``POLICIES``, fitted on ``scores``.
 
@@ -232,14 +243,21 @@ def fit_policy(
         confidence: What is compared with the thresholds.
         temperature: Fit a temperature for each exit, instead of 1.
         budgets_macs: Mean costs to meet, one point each; none: a family of points.
+        times: What exits cost, instead of their MACs; then ``budgets_macs`` has to be empty.
+        budgets_seconds: The same as times per image.
 
     Raises:
         SettingsError: the scores are of the test split.
         BudgetError: a budget is below the cost of the first exit.
     """
     reading = Reading.fit(scores, combination, confidence, temperature)
-    thresholds_PK = POLICIES[kind].find(reading.table, budgets_macs)
-    return reading.policy(kind, thresholds_PK, budgets_macs)
+    find = POLICIES[kind].find
+    if times is None:
+        return reading.policy(kind, find(reading.table, budgets_macs), budgets_macs)
+    times.refuse_impossible(budgets_seconds)
+    priced = replace(reading.table, macs_K=times.nanoseconds_K)
+    thresholds_PK = find(priced, [1e9 * seconds for seconds in budgets_seconds])
+    return reading.policy(kind, thresholds_PK, times=times, budgets_seconds=budgets_seconds)
 
 
 def calibrate_risk(

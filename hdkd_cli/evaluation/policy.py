@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from hdkd_cli.choices import CombinationKind, ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
-from hdkd_cli.errors import BudgetError, PolicyError
+from hdkd_cli.errors import BudgetError, PolicyError, UsageError
+from hdkd_cli.evaluation.times import ExitTimes
 from hdkd_cli.files import write_json
 from hdkd_cli.reading import parse_record, read_text
 from hdkd_cli.records import Part, Record
@@ -102,6 +103,10 @@ class OperatingPoint(Part):
     The last exit takes all samples that are left."""
     val_macs: PositiveFloat
     """Mean cost."""
+    target_seconds: PositiveFloat | None = None
+    """The budget it was made for, if that was one of time."""
+    val_seconds: PositiveFloat | None = None
+    """Mean time per image that the policy's times promise; None: it has none."""
     val_top1_pct: Annotated[float, Field(ge=0, le=100)]
     """Accuracy."""
 
@@ -167,6 +172,8 @@ class ExitPolicy(Record):
     """(K,): the same for "right here, or the last exit is wrong too": no loss to leave."""
     guarantee: Guarantee | None = None
     """What a ``risk`` policy promises."""
+    times: ExitTimes | None = None
+    """What its thresholds are made to save; None: multiply-accumulates."""
 
     @field_validator("kind")
     @classmethod
@@ -203,6 +210,17 @@ class ExitPolicy(Record):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _times_of_all_exits(self) -> Self:
+        if self.times is not None and len(self.times.seconds) != self.num_exits:
+            raise ValueError(
+                f"times of {len(self.times.seconds)} exits, {self.num_exits} are needed"
+            )
+        timed = {point.val_seconds is not None for point in self.points}
+        if timed != {self.times is not None}:
+            raise ValueError("val_seconds belong to a policy with times, and to all its points")
+        return self
+
     @property
     def num_exits(self) -> int:
         """K."""
@@ -227,6 +245,29 @@ class ExitPolicy(Record):
             )
         return max(affordable, key=lambda point: (point.val_top1_pct, -point.val_macs))
 
+    def within(self, seconds: float) -> OperatingPoint:
+        """The point of highest validation accuracy that fits a budget of time per image.
+
+        Raises:
+            UsageError: the policy knows no times.
+            BudgetError: no point is that fast.
+        """
+        if self.times is None:
+            raise UsageError(
+                "a budget of time: this policy was calibrated for multiply-accumulates",
+                hint="calibrate one for times: hdkd calibrate RUN --budget 3ms",
+            )
+        timed = [(point.val_seconds or 0.0, point) for point in self.points]
+        affordable = [(taken, point) for taken, point in timed if taken <= seconds]
+        if not affordable:
+            fastest = min(taken for taken, _ in timed)
+            raise BudgetError(
+                f"a budget of {1e3 * seconds:g} ms: the fastest point of this policy takes "
+                f"{1e3 * fastest:.4g}",
+                hint="raise the budget, or calibrate a policy for it",
+            )
+        return max(affordable, key=lambda pair: (pair[1].val_top1_pct, -pair[0]))[1]
+
     def only(self, point: OperatingPoint) -> ExitPolicy:
         """The policy with one operating point."""
         return self.model_copy(update={"points": (point,)})
@@ -246,7 +287,9 @@ class ExitPolicy(Record):
                 f"{best.val_macs:,.0f} MACs",
                 hint="ask for less",
             )
-        return min(good, key=lambda point: (point.val_macs, -point.val_top1_pct))
+        return min(
+            good, key=lambda point: (point.val_seconds or point.val_macs, -point.val_top1_pct)
+        )
 
 
 def _known(names: set[str], name: str) -> str:

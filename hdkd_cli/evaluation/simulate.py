@@ -96,6 +96,8 @@ def budget(policy: ExitPolicy, scores: Scores, *, run: str | None) -> Budget:
             ("ops", scores.ops_K),
         )
     }
+    times = policy.times
+    means["expected_seconds"] = None if times is None else times.mean(result.count_PK).tolist()
     share_PK = result.count_PK / table.num_samples
     return Budget(
         run=run,
@@ -106,6 +108,7 @@ def budget(policy: ExitPolicy, scores: Scores, *, run: str | None) -> Budget:
             BudgetPoint.model_validate(
                 {
                     "target_macs": point.target_macs,
+                    "target_seconds": point.target_seconds,
                     **{name: mean and mean[p] for name, mean in means.items()},
                     "top1_pct": float(result.top1_pct_P[p]),
                     "exit_share": share_PK[p].tolist(),

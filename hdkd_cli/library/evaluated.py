@@ -29,9 +29,10 @@ from hdkd_cli.evaluation.compatibility import check_calibration, check_policy
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy, write_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import budget
+from hdkd_cli.evaluation.times import ExitTimes, read_profile, times_of
 from hdkd_cli.files import led_to
-from hdkd_cli.library.wishes import refuse_contradictions, refuse_no_probability
-from hdkd_cli.records import Anytime, Budget
+from hdkd_cli.library.wishes import refuse_contradictions, refuse_no_probability, seconds_wanted
+from hdkd_cli.records import Anytime, Budget, Profile
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import EvaluationSettings
 
@@ -212,14 +213,16 @@ class Evaluated(ABC):
         confidence: str | None = None,
         temperature: bool = False,
         output: Path | None = None,
+        latency: Path | Profile | None = None,
+        batched: bool = False,
     ) -> ExitPolicy:
         """Find confidence thresholds; the policy is kept in the run, or in ``output``.
 
         Args:
             kind: ``geometric``, ``optimal``, ``risk`` or a registered one; None: geometric, or
                 risk with ``max_risk``.
-            budgets: Mean costs to meet, as fractions of the full network (0.4) or MACs ("30M");
-                none: a family of operating points.
+            budgets: Mean costs to meet, as fractions of the full network (0.4), MACs ("30M") or
+                times per image ("3ms"); none: a family of operating points.
             target_accuracy: Keep the cheapest point that is this accurate, in percent.
             max_risk: The fastest point whose risk is guaranteed to be at most this.
             delta: Probability that the guarantee fails; None: 0.1.
@@ -232,6 +235,9 @@ class Evaluated(ABC):
             confidence: What is compared with the thresholds; None: the policy's own.
             temperature: Fit a temperature for each exit first.
             output: Where to write it, instead of the run's folder.
+            latency: A profile made on the device that is to run the network: thresholds are then
+                the best for its times. None: for budgets of time, the run's last profile.
+            batched: Times per image of a batch as profiled, instead of one image at a time.
 
         Raises:
             UsageError: what is asked for contradicts itself, or cannot be reached.
@@ -244,6 +250,7 @@ class Evaluated(ABC):
         budgets = tuple(budgets)
         kind = kind or ("geometric" if max_risk is None else "risk")
         refuse_contradictions(kind, budgets, target_accuracy, max_risk)
+        seconds = seconds_wanted(budgets, latency is not None, max_risk, batched)
         if kind == "risk":
             refuse_no_probability(max_risk, delta, guarantee)
         elif (delta, guarantee, loss, calibration_scores) != (None,) * 4:
@@ -275,7 +282,11 @@ class Evaluated(ABC):
                 combination=combination or POLICIES[kind].combination,
                 confidence=confidence or POLICIES[kind].confidence,
                 temperature=temperature,
-                budgets_macs=[parse_budget(str(one), scores.macs_K[-1]) for one in budgets],
+                budgets_macs=[
+                    parse_budget(str(one), scores.macs_K[-1]) for one in budgets if seconds is None
+                ],
+                times=None if seconds is None else self._times(latency, scores.macs_K, batched),
+                budgets_seconds=seconds or (),
             )
             if target_accuracy is not None:
                 policy = policy.only(policy.cheapest(target_accuracy))
@@ -284,6 +295,29 @@ class Evaluated(ABC):
         elif self._run is not None:
             self._run.keep_policy(kind, policy.as_record())
         return policy
+
+    def _times(
+        self, latency: Path | Profile | None, macs_K: Sequence[int], batched: bool
+    ) -> ExitTimes:
+        """What exits cost in seconds."""
+        if isinstance(latency, Profile):
+            return times_of(latency, macs_K, "a profile", batched=batched)
+        path = latency
+        if path is None:
+            if self._run is None:
+                raise UsageError(
+                    "a budget of time needs times: --scores say nothing about them",
+                    hint="give --latency FILE, which `hdkd profile --format json` writes",
+                )
+            path = self._run.profile
+            if not path.exists():
+                raise UsageError(
+                    f"{self.name}: a budget of time needs times, and it was not profiled yet",
+                    hint=f"run `hdkd profile {self.name}` on the device that is to run it, "
+                    "or give --latency FILE",
+                    subject=self._run.path,
+                )
+        return times_of(read_profile(path), macs_K, str(path), batched=batched)
 
     def _tell(self, policy: ExitPolicy) -> None:
         """What a guarantee says, and whether it leaves anything to gain."""

@@ -19,7 +19,9 @@ from hdkd_cli.evaluation.operating_point import geometric_point
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint, read_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import tabulate
+from hdkd_cli.evaluation.times import parse_time
 from hdkd_cli.evaluation.watch import Auditing, Promise, Watch, fingerprint
+from hdkd_cli.files import write_json
 from hdkd_cli.inference import latency, measured
 from hdkd_cli.inference.predictor import Predictor, last_exit
 from hdkd_cli.library.evaluated import DELTA, read_policy_file
@@ -96,13 +98,16 @@ class Run(OpenedRun):
 
         Args:
             policy: The family.
-            budget: Mean cost: a fraction of the full network's, or an amount such as "30M".
+            budget: Mean cost: a fraction of the full network's, an amount such as "30M", or a time
+                per image such as "3ms", if the policy was made for times.
 
         Raises:
             UsageError: the budget is none, or cannot be met.
         """
         if budget is None:
             return policy.select()
+        if (seconds := parse_time(str(budget))) is not None:
+            return policy.within(seconds)
         macs = parse_budget(str(budget), self.costs.macs_K[-1])
         if policy.kind != "geometric":
             return policy.select(macs)
@@ -245,7 +250,7 @@ class Run(OpenedRun):
         )
         if found is None:
             self.note("no policy was calibrated yet (`hdkd calibrate-thresholds`): exits only")
-            return record
+            return self._kept(record)
         last = record.exits[-1]
         size = last.batch_latency_ms.batch
         slowest = max(trial.median for trial in record.runtimes if trial.batch == size) / 1000
@@ -259,7 +264,15 @@ class Run(OpenedRun):
             batch_size=size,
             seconds=seconds,
         )
-        return record.model_copy(update={"policy": under})
+        return self._kept(record.model_copy(update={"policy": under}))
+
+    def _kept(self, record: Profile) -> Profile:
+        """The profile, written where calibration for times finds it."""
+        try:
+            write_json(self.folder.profile, record.as_record())
+        except OSError as problem:
+            self.note(f"{self.folder.profile}: not kept ({problem.strerror})")
+        return record
 
     def export(
         self,

@@ -8,6 +8,7 @@ from hdkd_cli.errors import SettingsError, UsageError
 from hdkd_cli.evaluation.calibration import (
     POLICIES,
 )
+from hdkd_cli.evaluation.times import parse_time
 
 
 def refuse_contradictions(
@@ -44,3 +45,23 @@ def refuse_no_probability(
         raise UsageError(
             "--delta: crc bounds the risk on average and has none", hint="drop one of them"
         )
+
+
+def seconds_wanted(
+    budgets: Sequence[str | float], latency: bool, max_risk: float | None, batched: bool
+) -> list[float] | None:
+    """The budgets in seconds, if thresholds are to save time; None: they are to save MACs."""
+    seconds = [parse_time(str(budget)) for budget in budgets]
+    in_time = [one for one in seconds if one is not None]
+    if latency and max_risk is not None:
+        raise UsageError("--latency: a guarantee of risk is searched by MACs", hint="drop it")
+    if len(in_time) < len(seconds) and (in_time or latency):
+        raise UsageError(
+            "--budget: give all budgets as times (3ms), or none",
+            hint="with --latency they are times",
+        )
+    if latency or in_time:
+        return in_time
+    if batched:
+        raise UsageError("--batched is about times", hint="give a budget such as 3ms, or --latency")
+    return None

@@ -3,7 +3,7 @@
 settings.toml   resolved, re-creates the run
 run.json        argv, versions, device, git revision, seed, status, exit code
 metrics.jsonl   one event per line          train.log   the same for people
-checkpoints/  scores/  policies/  reports/
+checkpoints/  scores/  policies/  reports/  profile.json
 """
 
 from __future__ import annotations
@@ -181,6 +181,11 @@ class RunFolder:
     def policies(self) -> Path:
         """The folder of exit policies; ``last`` in it leads to the one calibrated last."""
         return self.path / "policies"
+
+    @property
+    def profile(self) -> Path:
+        """What the run's network took when it was profiled last."""
+        return self.path / "profile.json"
 
     def keep_policy(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a policy and remember it as the one calibrated last."""

@@ -177,3 +177,60 @@ def test_each_policy_has_a_confidence_of_its_own(trained: Path, capsys: ANY) -> 
         ("optimal",): "margin",
         ("optimal", "max-prob"): "max-prob",
     }
+
+
+def test_budgets_of_time(trained: Path, tmp_path: Path, files: dict[str, str], capsys: ANY) -> None:
+    run = str(trained)
+    wish = ["calibrate", run, "--policy", "optimal", "--budget"]
+    said = refused([*wish, "3ms"], capsys)
+    assert "it was not profiled yet" in said
+    assert f"run `hdkd profile {run}`" in said
+    assert "--scores say nothing" in refused(
+        ["calibrate", "--scores", files["val"], "--budget", "3ms"], capsys
+    )
+    profiled = piped(["profile", run, "--seconds", "1", "--batch-size", "4"], capsys)
+    assert json.loads((trained / "profile.json").read_text()) == profiled
+    median = [row["latency_ms"]["median"] for row in profiled["exits"]]
+    taken = [max(median[: k + 1]) for k in range(3)]
+    wanted = (taken[0] + taken[2]) / 2
+
+    policy = piped([*wish, f"{wanted:.9f}ms"], capsys)
+    assert policy["times"]["seconds"] == pytest.approx([ms / 1000 for ms in taken])
+    assert policy["times"]["device"] == profiled["device"]
+    assert policy["times"]["source"].endswith("profile.json")
+    (point,) = policy["points"]
+    assert point["target_macs"] is None
+    assert point["val_seconds"] <= point["target_seconds"] == pytest.approx(wanted / 1000)
+    (row,) = piped(["eval-budget", run], capsys)["points"]
+    assert row["expected_seconds"] == pytest.approx(
+        sum(s * ms / 1000 for s, ms in zip(row["exit_share"], taken, strict=True))
+    )
+
+    file = tmp_path / "elsewhere.json"
+    profiled["device"] = "a telephone"
+    file.write_text(json.dumps(profiled))
+    family = piped(["calibrate", "--scores", files["val"], "--latency", str(file)], capsys)
+    assert family["times"]["device"] == "a telephone"
+    assert len(family["points"]) == 39
+    batched = piped([*wish[:-1], "--latency", str(file), "--batched"], capsys)
+    assert batched["times"]["batch"] == 4
+
+    profiled["exits"][1]["macs"] += 1
+    file.write_text(json.dumps(profiled))
+    foreign = refused([*wish, "3ms", "--latency", str(file)], capsys, 3)
+    assert f"{file}: is the profile of another network" in foreign
+    assert "no such file" in refused([*wish, "3ms", "--latency", "gone.json"], capsys, 3).lower()
+    assert f"{files['val']}: " in refused([*wish, "3ms", "--latency", files["val"]], capsys, 3)
+
+
+def test_times_and_other_wishes(trained: Path, capsys: ANY) -> None:
+    run = ["calibrate", str(trained)]
+    assert "all budgets as times" in refused([*run, "--budget", "3ms", "--budget", "0.5"], capsys)
+    assert "all budgets as times" in refused([*run, "--budget", "1", "--latency", "x"], capsys)
+    assert "is about times" in refused([*run, "--budget", "1", "--batched"], capsys)
+    wishes = [*run, "--max-risk", "0.1", "--latency", "x"]
+    assert "--latency: a guarantee" in refused(wishes, capsys)
+    plain = piped([*run, "--policy", "optimal"], capsys)
+    assert plain["times"] is None
+    said = refused(["predict", run[1], "a.png", "--budget", "3ms"], capsys)
+    assert "calibrated for multiply-accumulates" in said

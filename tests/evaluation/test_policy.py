@@ -122,7 +122,8 @@ def test_a_file_round_trip(tmp_path):
     record = json.loads((tmp_path / "p.json").read_text())
     assert record["schema"] == "hdkd/policy/1"
     assert record["points"][0]["thresholds"] == [0.75, None]
-    assert record.keys() == policy_record().keys() | {"val_auroc", "val_auroc_settled", "guarantee"}
+    added = {"val_auroc", "val_auroc_settled", "guarantee", "times"}
+    assert record.keys() == policy_record().keys() | added
 
 
 def test_fields_of_the_future_are_ignored():
