@@ -30,7 +30,7 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import mean_cost, simulate
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.evaluation.temperature import fit_temperatures
-from hdkd_cli.evaluation.times import ExitTimes
+from hdkd_cli.evaluation.times import SLACK, ExitTimes
 
 
 def fit_combination(
@@ -256,7 +256,7 @@ def fit_policy(
         return reading.policy(kind, find(reading.table, budgets_macs), budgets_macs)
     times.refuse_impossible(budgets_seconds)
     priced = replace(reading.table, macs_K=times.nanoseconds_K)
-    thresholds_PK = find(priced, [1e9 * seconds for seconds in budgets_seconds])
+    thresholds_PK = find(priced, [1e9 * (seconds + SLACK) for seconds in budgets_seconds])
     return reading.policy(kind, thresholds_PK, times=times, budgets_seconds=budgets_seconds)
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 
 from hdkd_cli.choices import CombinationKind, ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
 from hdkd_cli.errors import BudgetError, PolicyError, UsageError
-from hdkd_cli.evaluation.times import ExitTimes
+from hdkd_cli.evaluation.times import SLACK, ExitTimes
 from hdkd_cli.files import write_json
 from hdkd_cli.reading import parse_record, read_text
 from hdkd_cli.records import Part, Record
@@ -258,7 +258,7 @@ class ExitPolicy(Record):
                 hint="calibrate one for times: hdkd calibrate RUN --budget 3ms",
             )
         timed = [(point.val_seconds or 0.0, point) for point in self.points]
-        affordable = [(taken, point) for taken, point in timed if taken <= seconds]
+        affordable = [(taken, point) for taken, point in timed if taken <= seconds + SLACK]
         if not affordable:
             fastest = min(taken for taken, _ in timed)
             raise BudgetError(

@@ -21,11 +21,15 @@ _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|us|µs|s)")
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 
 
+SLACK = 1e-12
+"""Seconds by which sums of times may exceed a budget: what floating point adds to them."""
+
+
 class ExitTimes(Part):
     """How long it takes to leave at each exit, everything before it included."""
 
     seconds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-    """(K,), of one image; they never fall from one exit to the next."""
+    """(K,), of one image, to the nanosecond; they never fall from one exit to the next."""
     batch: PositiveInt
     """How many images entered together."""
     runtime: RuntimeName
@@ -58,7 +62,7 @@ class ExitTimes(Part):
             BudgetError: it is not.
         """
         for seconds in budgets:
-            if seconds < self.seconds[0]:
+            if seconds < self.seconds[0] - SLACK:
                 raise BudgetError(
                     f"a budget of {1e3 * seconds:.4g} ms: the first exit already takes "
                     f"{1e3 * self.seconds[0]:.4g}, no policy can be faster"
@@ -106,7 +110,7 @@ def times_of(profile: Profile, macs_K: Sequence[int], source: str, *, batched: b
     found = [row.batch_latency_ms if batched else row.latency_ms for row in profile.exits]
     size = found[0].batch
     return ExitTimes(
-        seconds=tuple(accumulate((one.median / 1000 / size for one in found), max)),
+        seconds=tuple(accumulate((round(one.median / 1000 / size, 9) for one in found), max)),
         batch=size,
         runtime=found[0].runtime,
         device=profile.device,

@@ -68,10 +68,11 @@ def test_times_take_the_place_of_costs(nanoseconds, reach):
     seconds = [1e-9 * one for one in nanoseconds]
     wanted = seconds[0] + reach * (seconds[2] - seconds[0])
     by_time = fitted(made_up_scores(60, 1), times=times(*seconds), budgets_seconds=[wanted])
-    by_cost = fitted(made_up_scores(60, 1, tuple(nanoseconds)), budgets_macs=[1e9 * wanted])
+    by_cost = fitted(made_up_scores(60, 1, tuple(nanoseconds)), budgets_macs=[1e9 * wanted + 1e-3])
     assert by_time.points[0].thresholds == by_cost.points[0].thresholds
     assert by_time.points[0].val_seconds == pytest.approx(1e-9 * by_cost.points[0].val_macs)
-    assert by_time.points[0].val_seconds <= wanted * (1 + 1e-6)
+    assert by_time.points[0].val_seconds <= wanted + 1e-12
+    assert by_time.within(wanted) == by_time.points[0]
     assert by_time.points[0].target_seconds == wanted
     assert by_time.points[0].target_macs is None
 
