@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +32,7 @@ def made_up_scores(samples: int, seed: int, macs_K=MACS) -> Scores:
     logits_KNC = rng.normal(size=(3, samples, 6))
     for k in range(3):
         logits_KNC[k, np.arange(samples), labels_N] += 4 * skill_N + k - 0.5
-    return Scores(torch.tensor(logits_KNC).float(), torch.tensor(labels_N), macs_K)
+    return Scores(logits_KNC.astype(np.float32), labels_N, macs_K)
 
 
 def fitted(scores: Scores, **more) -> ExitPolicy:
