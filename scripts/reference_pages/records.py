@@ -8,7 +8,7 @@ import types
 from typing import Any
 
 from hdkd_cli import records
-from hdkd_cli.evaluation import policy
+from hdkd_cli.evaluation import policy, times
 from hdkd_cli.training import events
 from reference_pages.markdown import cell, code, docstring, plain, table, type_name
 
@@ -21,7 +21,7 @@ def records_page() -> str:
         "fields may be added, none is renamed. From Python these are the classes of "
         "`hdkd_cli.records` and `ExitPolicy`.\n",
     ]
-    kinds = [kind for module in (records, policy) for kind in _classes(module, records.Part)]
+    kinds = [kind for module in (records, policy, times) for kind in _classes(module, records.Part)]
     shapes = [kind for kind in kinds if issubclass(kind, records.Record)]
     rows = [
         (code(kind.schema_id), f"[{kind.__name__}](#{kind.__name__.lower()})",
