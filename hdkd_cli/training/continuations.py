@@ -18,7 +18,7 @@ from torch import Tensor
 from hdkd_cli.data import ImageData, Stream
 from hdkd_cli.method.tradeoffs import Tradeoffs, relative_loss
 from hdkd_cli.training.events import TradeoffsMoved
-from hdkd_cli.training.monitor import on_val
+from hdkd_cli.training.monitor import refined_on_val
 from hdkd_cli.training.optimizer import set_rate
 from hdkd_cli.training.schedule import round_steps
 from hdkd_cli.training.signals import StopRequest
@@ -121,8 +121,7 @@ def _judged(state: TrainState, data: ImageData) -> Tensor:
     """The objective on all validation images, in evaluation mode; infinite if training diverged."""
     if int(state.first_bad_step) >= 0:
         return torch.tensor(torch.inf)
-    _, nll_K = on_val(state, data)
-    return relative_loss(torch.tensor(nll_K))
+    return relative_loss(torch.tensor(refined_on_val(state, data)))
 
 
 def _finite(values_M: Tensor) -> tuple[float | None, ...]:
