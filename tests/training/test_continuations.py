@@ -13,7 +13,7 @@ from hdkd_cli.training.continuations import try_out
 from hdkd_cli.training.distributed import ALONE
 from hdkd_cli.training.events import RunStarted, TradeoffsMoved
 from hdkd_cli.training.loop import train_stream
-from hdkd_cli.training.monitor import accuracy_and_nll
+from hdkd_cli.training.monitor import refined_nll
 from hdkd_cli.training.schedule import round_steps
 from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
@@ -30,7 +30,7 @@ def state() -> TrainState:
 
 
 def trained_by_hand(raw_T: torch.Tensor, rates: list[float]) -> torch.Tensor:
-    """NLL of every exit after steps at ``rates``, from scratch, with the weights held."""
+    """Refined NLL of every exit after steps at ``rates``, from scratch, with the weights held."""
     data = open_data(SETTINGS.data)
     state = TrainState.build(SETTINGS, data, CPU)
     state.weights.raw_T.copy_(raw_T)
@@ -39,7 +39,7 @@ def trained_by_hand(raw_T: torch.Tensor, rates: list[float]) -> torch.Tensor:
         state.optimizer.param_groups[0]["lr"] = rate
         take_step(state, batches, iter(()), new_totals(state))
     images = data.evaluation_batches("val", batch_size=256, device=CPU, channels_last=False)
-    return torch.tensor(accuracy_and_nll(state.net, images, ALONE)[1])
+    return torch.tensor(refined_nll(state.net, images, ALONE))
 
 
 def test_a_continuation_is_training_with_other_weights_and_a_falling_rate(state):
