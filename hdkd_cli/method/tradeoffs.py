@@ -100,7 +100,7 @@ class Tradeoffs(nn.Module):
 
 
 def relative_loss(ce_K: Tensor) -> Tensor:
-    """Σ_k log CE_k / K: what continuations are judged by, a scalar.
+    """Σ_k log CE_k / K, a scalar; of refined losses: what continuations are judged by.
 
     Its derivative is the mean of relative changes, so no exit counts more because its loss is
     larger: what the balanced validation module of Wang & Li (AAAI 2021) is for. [ours]
