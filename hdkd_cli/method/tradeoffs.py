@@ -3,9 +3,9 @@
 The derivative of one step says what helps the next step, not the trained network: it is noisy, and
 for the weights of losses it points the wrong way (short-horizon bias; Wu, Ren, Liao & Grosse,
 "Understanding Short-Horizon Bias in Stochastic Meta-Optimization", ICLR 2018). So the question is
-put to a longer horizon: training goes on for a while with a parameter moved up and with it moved
-down, on the same images in the same order, and validation images judge both [ours]. Differences of
-whole continuations cost two of them per parameter, so there are few parameters:
+put to a longer horizon: training goes on for a while with a parameter moved up, with it moved down
+and with all as they are, on the same images in the same order, and validation images judge them
+[ours]. That costs two continuations per parameter and one more, so there are few parameters:
 
     raw_t = Σ_m B_tm · φ_m,   γ_t = γ_init,t · exp(raw_t), labels' weights keeping their sum
 
@@ -15,11 +15,27 @@ T terms, M parameters, K exits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hdkd_cli.method.terms import Term
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a round of continuations found.
+
+    Attributes:
+        here: The objective with φ as it is.
+        up_M: With each parameter moved up, on the CPU; infinite where training diverged.
+        down_M: With each moved down.
+    """
+
+    here: float
+    up_M: Tensor
+    down_M: Tensor
 
 
 class Tradeoffs(nn.Module):
@@ -74,28 +90,31 @@ class Tradeoffs(nn.Module):
         common = ((labels * raw_T.exp()).sum() / labels.sum()).log()
         return raw_T - common * self._labels_T
 
-    def probes(self, reach: float) -> list[tuple[Tensor, Tensor]]:
-        """φ with each parameter moved up, and down, by ``reach``: M pairs."""
+    def probes(self, reach: float) -> list[Tensor]:
+        """φ as it is, with each parameter moved up by ``reach``, and with each moved down."""
         steps_MM = reach * torch.eye(len(self.names), device=self.phi_M.device)
-        return [(self.phi_M + step_M, self.phi_M - step_M) for step_M in steps_MM]
+        return [self.phi_M.clone(), *(self.phi_M + steps_MM), *(self.phi_M - steps_MM)]
 
     @torch.no_grad()
-    def move(self, change_M: Tensor, reach: float, noise: float) -> None:
-        """Move φ by what a round of continuations found.
+    def move(self, found: Tried, reach: float, noise: float) -> None:
+        """Move φ to where the parabolas through what a round found are lowest.
 
-            φ_m ← φ_m − reach · tanh(change_m / noise)
+            φ_m ← φ_m − reach · clip(s / (max(c, 0) + noise), −1, 1)
+            s = (up_m − down_m) / 2,   c = up_m + down_m − 2 here
 
-        A difference far above ``noise`` moves a parameter to the better of the two points that were
-        tried and no further; one far below it hardly moves it [ours].
+        A parameter goes no further than was tried; differences far below ``noise`` hardly move it
+        [ours].
 
         Args:
-            change_M: Objective with the parameter up minus with it down; where it is no number
-                (both continuations diverged) the parameter stays.
+            found: The round, at ``reach``.
             reach: How far up and down.
             noise: What a difference of no meaning amounts to, in units of the objective.
         """
-        step_M = reach * torch.tanh(change_M.to(self.phi_M) / noise)
-        self.phi_M -= torch.nan_to_num(step_M, nan=0.0)
+        up_M, down_M = found.up_M.to(self.phi_M), found.down_M.to(self.phi_M)
+        bend_M = (up_M + down_M - 2 * found.here).clamp(min=0)
+        step_M = (0.5 * (up_M - down_M) / (bend_M + noise)).clamp(-1, 1)
+        step_M = torch.where(up_M.isinf() ^ down_M.isinf(), up_M.isinf() * 2.0 - 1, step_M)
+        self.phi_M -= reach * torch.nan_to_num(step_M, nan=0.0)
         self.rounds += 1
 
 

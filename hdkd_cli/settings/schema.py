@@ -184,14 +184,14 @@ class WeightSettings(Section):
     """Share of the absolute part in the validation objective; the rest is the ratio part."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of the expected loss in the ratio part. [ours]"""
-    rounds: PositiveInt = 6
-    """Rounds of ``continuations``, spread evenly over the schedule. [ours]"""
+    rounds: PositiveInt = 2
+    """Rounds of ``continuations``, spread evenly over the first 2/5 of the schedule. [ours]"""
     horizon: PositiveInt | None = None
-    """Steps of a continuation before its rate falls to zero within half as many; absent: an epoch,
-    at most 150. [ours]"""
+    """Steps of a continuation before its rate falls to zero within twice as many; absent: 1/20 of
+    the schedule. [ours]"""
     probe: PositiveFloat = 0.5
     """How far a round moves a shared parameter up and down, as a log-ratio of weights. [ours]"""
-    noise: PositiveFloat = 0.02
+    noise: PositiveFloat = 0.01
     """Relative change of the validation losses between two continuations that means nothing. [ours]
     """
     replay: str | None = None

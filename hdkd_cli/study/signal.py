@@ -77,11 +77,11 @@ def measure_signal(
         rounds_RM = []
         for place in range(CONTINUATIONS):
             skipped = place * stream.steps_per_epoch
-            objective_M2 = try_out(
+            found = try_out(
                 state, tradeoffs, data, stream, lr, StopRequest(), skipped_steps=skipped
             )
-            assert objective_M2 is not None
-            rounds_RM.append((objective_M2[:, 0] - objective_M2[:, 1]).numpy())
+            assert found is not None
+            rounds_RM.append((found.up_M - found.down_M).numpy())
         yield _continuations(name, state, lr, np.array(rounds_RM, np.float64), tradeoffs.names)
 
 

@@ -1,10 +1,11 @@
-"""Rounds of short continuations, which the shared parameters of the weights learn from.
+"""Rounds of continuations, which the shared parameters of the weights learn from.
 
-A round tries every parameter up and down: training goes on for ``weights.horizon`` steps at the
-rate of the moment and then for half as many while the rate falls to zero (a network is judged as it
-would be at the end of training), all on the images that the run would see next. Then everything is
-put back, the parameters move, and the run goes on as if nothing had been tried.
-M parameters, K exits.
+A round tries every parameter up and down, and all as they are: training goes on for
+``weights.horizon`` steps at the rate of the moment and then for twice as many while the rate falls
+to zero (a network is judged as it would be at the end of training; where the rate falls in fewer
+steps, whatever slows training looks good, see docs/log.md), all on the images that the run would
+see next. Then everything is put back, the parameters move, and the run goes on as if nothing had
+been tried. M parameters, K exits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hdkd_cli.data import ImageData, Stream
-from hdkd_cli.method.tradeoffs import Tradeoffs, relative_loss
+from hdkd_cli.method.tradeoffs import Tradeoffs, Tried, relative_loss
 from hdkd_cli.training.events import TradeoffsMoved
 from hdkd_cli.training.monitor import refined_on_val
 from hdkd_cli.training.optimizer import set_rate
@@ -25,8 +26,10 @@ from hdkd_cli.training.signals import StopRequest
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, take_step
 
-LONGEST_HORIZON = 150
-"""Steps of a continuation where an epoch is longer: enough to reproduce what whole runs say."""
+HORIZON = 0.05
+"""Part of the schedule that a continuation spends at the rate of the moment."""
+ANNEAL = 2
+"""Steps in which the rate then falls to zero, per step before."""
 
 
 def round_due(state: TrainState, total_steps: int) -> bool:
@@ -55,17 +58,18 @@ def hold_round(
     began = time.perf_counter()
     tradeoffs, settings = state.tradeoffs, state.settings.weights
     assert tradeoffs is not None
-    objective_M2 = try_out(state, tradeoffs, data, stream, lr, stop)
-    if objective_M2 is None:
+    found = try_out(state, tradeoffs, data, stream, lr, stop)
+    if found is None:
         return None
-    tradeoffs.move(objective_M2[:, 0] - objective_M2[:, 1], settings.probe, settings.noise)
+    tradeoffs.move(found, settings.probe, settings.noise)
     state.weights.raw_T.copy_(tradeoffs.raw(tradeoffs.phi_M))
     return TradeoffsMoved(
         step=state.step,
         names=tradeoffs.names,
         phi_M=tuple(tradeoffs.phi_M.tolist()),
-        up_M=_finite(objective_M2[:, 0]),
-        down_M=_finite(objective_M2[:, 1]),
+        here=found.here if math.isfinite(found.here) else None,
+        up_M=_finite(found.up_M),
+        down_M=_finite(found.down_M),
         seconds=time.perf_counter() - began,
     )
 
@@ -79,33 +83,33 @@ def try_out(
     stop: StopRequest,
     *,
     skipped_steps: int = 0,
-) -> Tensor | None:
-    """The objective after continuations with each parameter up and down, (M, 2) on the CPU.
+) -> Tried | None:
+    """The objective after continuations with the parameters as they are, each up, and each down.
 
     ``state`` is afterwards what it was. None: a signal to any rank ended it. ``skipped_steps``
     makes the continuations read later batches than the run is about to.
     """
     before = state.snapshot()
-    found_M2 = []
+    found = []
     try:
-        for pair in tradeoffs.probes(state.settings.weights.probe):
-            for phi_M in pair:
-                state.restore(before)
-                state.weights.raw_T.copy_(tradeoffs.raw(phi_M))
-                if not _go_on(state, stream, lr, stop, skipped_steps):
-                    return None
-                found_M2.append(_judged(state, data))
+        for phi_M in tradeoffs.probes(state.settings.weights.probe):
+            state.restore(before)
+            state.weights.raw_T.copy_(tradeoffs.raw(phi_M))
+            if not _go_on(state, stream, lr, stop, skipped_steps):
+                return None
+            found.append(_judged(state, data))
     finally:
         state.restore(before)
-    return torch.stack(found_M2).view(-1, 2)
+    up_M, down_M = torch.tensor(found[1:]).view(2, -1)
+    return Tried(found[0], up_M, down_M)
 
 
 def _go_on(
     state: TrainState, stream: Stream, lr: float, stop: StopRequest, skipped_steps: int
 ) -> bool:
     """One continuation; False if a signal to any rank ended it."""
-    horizon = state.settings.weights.horizon or min(stream.steps_per_epoch, LONGEST_HORIZON)
-    anneal = horizon // 2
+    horizon = state.settings.weights.horizon or max(1, round(HORIZON * state.schedule.total))
+    anneal = ANNEAL * horizon
     batches = stream.batches(state.step + skipped_steps)
     totals = new_totals(state)
     for step in range(horizon + anneal):
@@ -117,11 +121,11 @@ def _go_on(
     return True
 
 
-def _judged(state: TrainState, data: ImageData) -> Tensor:
+def _judged(state: TrainState, data: ImageData) -> float:
     """The objective on all validation images, in evaluation mode; infinite if training diverged."""
     if int(state.first_bad_step) >= 0:
-        return torch.tensor(torch.inf)
-    return relative_loss(torch.tensor(refined_on_val(state, data)))
+        return math.inf
+    return float(relative_loss(torch.tensor(refined_on_val(state, data))))
 
 
 def _finite(values_M: Tensor) -> tuple[float | None, ...]:

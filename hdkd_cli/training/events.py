@@ -139,7 +139,8 @@ class TradeoffsMoved(Event):
         step: Optimiser steps done.
         names: What each parameter trades off.
         phi_M: Their values now.
-        up_M: Validation objective after a continuation with each of them moved up.
+        here: Validation objective after a continuation with the values that they had.
+        up_M: The same with each of them moved up.
         down_M: The same with it moved down; null where training diverged.
         seconds: Time the round took.
     """
@@ -149,6 +150,7 @@ class TradeoffsMoved(Event):
     step: int
     names: tuple[str, ...]
     phi_M: tuple[float, ...]
+    here: float | None
     up_M: tuple[float | None, ...]
     down_M: tuple[float | None, ...]
     seconds: float

@@ -12,7 +12,6 @@ from hdkd_cli.models.modes import evaluating
 from hdkd_cli.training.distributed import Ranks
 from hdkd_cli.training.state import TrainState
 
-
 INVERSE_TEMPERATURES = tuple(1.1**power for power in range(-24, 25))
 """What ``refined_nll`` tries: temperatures from 0.1 to 10."""
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdkd_cli.method.terms import Term, Terms
-from hdkd_cli.method.tradeoffs import Tradeoffs, relative_loss
+from hdkd_cli.method.tradeoffs import Tradeoffs, Tried, relative_loss
 
 TERMS = Terms(4, "later", 3.0)
 LABELS = [t for t, term in enumerate(TERMS.terms) if term.kind == "supervision"]
@@ -55,30 +55,58 @@ def test_each_parameter_moves_what_it_is_called_after():
     assert by_distance[3] > by_distance[2] > by_distance[1]
 
 
-@given(st.lists(st.floats(-10, 10), min_size=3, max_size=3), st.floats(0.1, 1))
-def test_a_round_moves_towards_the_better_side_and_no_further_than_it_tried(change, reach):
+def tried(up, down, here=0.0):
+    return Tried(here, torch.tensor(up), torch.tensor(down))
+
+
+LOSSES = st.lists(st.floats(-10, 10), min_size=3, max_size=3)
+
+
+@given(LOSSES, LOSSES, st.floats(0.1, 1))
+def test_a_round_moves_towards_the_better_side_and_no_further_than_it_tried(up, down, reach):
     tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
-    change_M = torch.tensor(change)
-    tradeoffs.move(change_M, reach, noise=0.02)
+    tradeoffs.move(tried(up, down), reach, noise=0.02)
     assert (tradeoffs.phi_M.abs() <= reach * (1 + 1e-6)).all()
-    assert (tradeoffs.phi_M * change_M <= 0).all()
+    assert (tradeoffs.phi_M * (torch.tensor(up) - torch.tensor(down)) <= 0).all()
     assert int(tradeoffs.rounds) == 1
 
 
-def test_differences_like_noise_hardly_move_and_none_if_both_sides_diverged():
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(0.5, 4), st.floats(-5, 5))
+def test_a_round_finds_the_lowest_point_of_a_parabola(lowest, bend, offset):
     tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
-    tradeoffs.move(torch.tensor([0.001, torch.nan, torch.inf]), 0.5, noise=0.1)
-    assert tradeoffs.phi_M.tolist() == pytest.approx([-0.005, 0.0, -0.5], rel=1e-3)
+    lowest_M = torch.tensor(lowest)
+    sides = [(bend * (side - lowest_M).square() + offset) for side in (1.0, -1.0)]
+    for m in range(3):  # each parameter has its own parabola through the point it starts from
+        here = float(bend * lowest_M[m] ** 2 + offset)
+        tradeoffs.phi_M.zero_()
+        tradeoffs.move(Tried(here, *sides), 1.0, noise=1e-9)
+        assert float(tradeoffs.phi_M[m]) == pytest.approx(lowest[m], abs=1e-4)
+
+
+def test_differences_like_noise_hardly_move():
+    tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
+    tradeoffs.move(tried([0.001, 0.1, -4.0], [-0.001, -0.1, 4.0]), 0.5, noise=0.1)
+    assert tradeoffs.phi_M.tolist() == pytest.approx([-0.005, -0.5, 0.5], rel=1e-3)
+
+
+def test_a_side_that_diverged_is_the_worse_one_and_of_two_neither():
+    tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
+    tradeoffs.move(tried([math.inf, 1.0, math.inf], [1.0, math.inf, math.inf]), 0.5, noise=0.1)
+    assert tradeoffs.phi_M.tolist() == [-0.5, 0.5, 0.0]
+    tradeoffs.move(tried([0.1] * 3, [-0.1] * 3, here=math.inf), 0.5, noise=0.1)
+    assert tradeoffs.phi_M.tolist() == [-1.0, 0.0, -0.5]
 
 
 def test_probes_move_one_parameter_each():
     tradeoffs = Tradeoffs(TERMS.terms, INITIAL_T)
-    tradeoffs.move(torch.tensor([1.0, 0.0, 0.0]), 0.5, 0.1)
-    for m, (up_M, down_M) in enumerate(tradeoffs.probes(0.25)):
+    tradeoffs.move(tried([1.0, 0.0, 0.0], [0.0, 0.0, 0.0]), 0.5, 0.1)
+    here_M, *moved = tradeoffs.probes(0.25)
+    assert torch.equal(here_M, tradeoffs.phi_M)
+    for m, (up_M, down_M) in enumerate(zip(moved[:3], moved[3:], strict=True)):
         expected = torch.zeros(3)
         expected[m] = 0.25
-        torch.testing.assert_close(up_M - tradeoffs.phi_M, expected)
-        torch.testing.assert_close(tradeoffs.phi_M - down_M, expected)
+        torch.testing.assert_close(up_M - here_M, expected)
+        torch.testing.assert_close(here_M - down_M, expected)
 
 
 def test_every_exit_counts_by_its_relative_change():
