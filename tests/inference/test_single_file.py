@@ -1,8 +1,6 @@
 """One ONNX file that stops by itself: the same answers, and nothing computed that is not needed."""
 
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +22,6 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 NONE = np.empty(0, np.float32)
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide" / "deploy.md"
 
 
 def opened(folder, options=None):
@@ -217,31 +214,3 @@ def test_what_cannot_be_exported_leaves_nothing(learned, tmp_path, stage, messag
 def test_other_formats_have_no_single_file(tmp_path):
     with pytest.raises(UsageError, match="--single-file"):
         refuse_target("pt2", tmp_path / "new", single_file=True)
-
-
-@pytest.mark.slow
-def test_the_example_in_javascript(single_folder, learned, tmp_path):
-    """The program in the guide, under the package from npm."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("needs node and npm")
-    (program,) = re.findall(r"```js\n(.*?)```", GUIDE.read_text(), flags=re.S)
-    (tmp_path / "classify.js").write_text(program)
-    (tmp_path / "package.json").write_text('{"private": true}')
-    # --ignore-scripts: what it would fetch besides is for GPUs.
-    npm = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-node"]
-    subprocess.run(npm, cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "pixels.f32").write_bytes(learned.images.numpy().tobytes())
-    node = ["node", "classify.js", single_folder / "network.onnx", "pixels.f32", "20"]
-    for thresholds in (learned.policy.points[0].thresholds, (0.3, 0.3), (0.9, 0.95)):
-        given = [] if thresholds is learned.policy.points[0].thresholds else [
-            ",".join(map(str, thresholds))
-        ]  # fmt: skip
-        done = subprocess.run(
-            [*node, *given], cwd=tmp_path, check=True, capture_output=True, text=True,
-            env={"PATH": os.environ["PATH"]},
-        )  # fmt: skip
-        found = [json.loads(line) for line in done.stdout.splitlines()]
-        result = simulate(learned.table, np.array([thresholds], np.float32))
-        assert len(set(result.exit_PN[0].tolist())) > 1
-        assert [exit - 1 for _, exit, _ in found] == result.exit_PN[0].tolist()
-        assert [label for label, _, _ in found] == result.prediction_PN[0].tolist()
