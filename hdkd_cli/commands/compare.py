@@ -9,12 +9,12 @@ import typer
 
 from hdkd_cli.choices import CompareBy
 from hdkd_cli.commands import options
-from hdkd_cli.commands.inputs import open_run, score_file
+from hdkd_cli.commands.inputs import kept_run, score_file
 from hdkd_cli.ui.console import talk
 from hdkd_cli.ui.output import chosen_format, emit
 
 if TYPE_CHECKING:
-    from hdkd_cli.library.run import Run
+    from hdkd_cli.library.kept import KeptRun
     from hdkd_cli.library.score_file import ScoreFile
 
 COLUMNS = (
@@ -69,9 +69,9 @@ def compare(
     from hdkd_cli.evaluation.compare import brief
     from hdkd_cli.library.compare import compare as compare_sources
 
-    sources: list[Run | ScoreFile] = [
+    sources: list[KeptRun | ScoreFile] = [
         *(
-            open_run(name, data_dir=data_dir, device=device, batch_size=batch_size)
+            kept_run(name, data_dir=data_dir, device=device, batch_size=batch_size)
             for name in runs or ()
         ),
         *(score_file(path) for path in scores or ()),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hdkd_cli.choices import RuntimeKind
     from hdkd_cli.evaluation.policy import ExitPolicy
     from hdkd_cli.library.evaluated import Evaluated
+    from hdkd_cli.library.kept import KeptRun
     from hdkd_cli.library.run import Run
     from hdkd_cli.library.score_file import ScoreFile
 
@@ -32,14 +33,9 @@ def open_run(
         RunError: there is no such run, or nothing on stdin.
     """
     from hdkd_cli.library.run import Run
-    from hdkd_cli.reading import MAX_BYTES
 
-    if name == "-":
-        name = sys.stdin.readline(MAX_BYTES).strip()
-        if not name:
-            raise RunError("no run folder on stdin", hint="did the command before it fail?")
     return Run.open(
-        name,
+        _path(name),
         data_dir=data_dir,
         device=device,
         batch_size=batch_size,
@@ -48,6 +44,44 @@ def open_run(
         note=talk.note,
         warn=talk.warning,
     )
+
+
+def kept_run(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    allow_mismatch: bool = False,
+) -> KeptRun:
+    """The same for verbs that read scores: the network is opened, and torch, if none are kept.
+
+    Raises:
+        RunError: there is no such run, or nothing on stdin.
+    """
+    from hdkd_cli.library.kept import KeptRun
+
+    return KeptRun.open(
+        _path(name),
+        data_dir=data_dir,
+        device=device,
+        batch_size=batch_size,
+        allow_mismatch=allow_mismatch,
+        note=talk.note,
+        warn=talk.warning,
+    )
+
+
+def _path(name: str) -> str:
+    """A run's path; ``-``: the first line of stdin."""
+    if name != "-":
+        return name
+    from hdkd_cli.reading import MAX_BYTES
+
+    name = sys.stdin.readline(MAX_BYTES).strip()
+    if not name:
+        raise RunError("no run folder on stdin", hint="did the command before it fail?")
+    return name
 
 
 def score_source(
@@ -67,7 +101,7 @@ def score_source(
     if (run is None) == (scores is None):
         raise UsageError("give either RUN or --scores FILE")
     if run is not None:
-        return open_run(
+        return kept_run(
             run,
             data_dir=data_dir,
             device=device,

@@ -16,10 +16,10 @@ from hdkd_cli.data.order import Batch, Request
 from hdkd_cli.data.sources.base import FolderSource
 from hdkd_cli.data.sources.folders import class_folders, images_below
 from hdkd_cli.data.splits import fingerprint
-from hdkd_cli.data.transform import describe
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.transform import describe
 
 
 def open_labelled(

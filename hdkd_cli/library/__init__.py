@@ -7,6 +7,7 @@ profile     what a network costs, of a run or a preset
 compare     runs and score files side by side
 model       a trained network to use: predict, logits
 training    train and resume
-opened      a run folder opened for use: images, network, scores
+kept        a run as far as its folder tells: settings, policies, kept scores; needs no torch
+opened      with its images and its network
 run         the same with policies, operating points and all that takes time
 """

@@ -15,14 +15,14 @@ from hdkd_cli.evaluation.compare import refuse_nothing_to_compare
 from hdkd_cli.evaluation.compatibility import check_checkpoint
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.library.evaluated import Tell, quiet, warn
-from hdkd_cli.library.run import Run
+from hdkd_cli.library.kept import KeptRun
 from hdkd_cli.library.score_file import ScoreFile
 from hdkd_cli.records import Comparison
 from hdkd_cli.settings.methods import method_names
 
 
 def compare(
-    sources: Sequence[Run | ScoreFile | str | PathLike[str]],
+    sources: Sequence[KeptRun | ScoreFile | str | PathLike[str]],
     *,
     by: CompareBy = "run",
     budgets: Sequence[str | float] = (),
@@ -50,8 +50,8 @@ def compare(
     """
     if len(sources) < 2:
         raise UsageError("give at least two runs or score files: differences are to the first")
-    opened = [one if isinstance(one, Run | ScoreFile) else Run.open(one) for one in sources]
-    runs = [one for one in opened if isinstance(one, Run)]
+    opened = [one if isinstance(one, KeptRun | ScoreFile) else KeptRun.open(one) for one in sources]
+    runs = [one for one in opened if isinstance(one, KeptRun)]
     if by == "method" and len(runs) < len(opened):
         raise UsageError("--by method reads the method and seed of runs: a score file has neither")
     for run in runs:
@@ -60,7 +60,7 @@ def compare(
     of_runs = _of_runs(runs, split or "test", note, warn)
     answers = [
         next(of_runs)
-        if isinstance(one, Run)
+        if isinstance(one, KeptRun)
         else Answers.of(one.scores(split), {}, name=one.name, run=one.name)
         for one in opened
     ]
@@ -74,7 +74,7 @@ def compare(
     return record
 
 
-def _of_runs(runs: Sequence[Run], role: HeldOut, note: Tell, warn: Tell) -> Iterator[Answers]:
+def _of_runs(runs: Sequence[KeptRun], role: HeldOut, note: Tell, warn: Tell) -> Iterator[Answers]:
     settings = [run.settings for run in runs]
     kept = [_policies(run, warn) for run in runs]
     of_several = [
@@ -97,7 +97,7 @@ def _of_runs(runs: Sequence[Run], role: HeldOut, note: Tell, warn: Tell) -> Iter
         )
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def _names(runs: Sequence[KeptRun]) -> list[str]:
     """What each run is called: its folder's name, or its path where names are not unique."""
     names = [run.path.resolve().name for run in runs]
     if len(set(names)) == len(names):
@@ -108,7 +108,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return paths
 
 
-def _policies(run: Run, warn: Tell) -> Mapping[str, ExitPolicy]:
+def _policies(run: KeptRun, warn: Tell) -> Mapping[str, ExitPolicy]:
     """The policies of a run that belong to its checkpoint."""
     found = {}
     for path in sorted(run.folder.policies.glob("*.json")):
@@ -124,7 +124,7 @@ def _policies(run: Run, warn: Tell) -> Mapping[str, ExitPolicy]:
     return found
 
 
-def _geometric(run: Run, warn: Tell) -> Mapping[str, ExitPolicy]:
+def _geometric(run: KeptRun, warn: Tell) -> Mapping[str, ExitPolicy]:
     """The geometric family of the run's val scores, which is not kept."""
     try:
         scores = run.scores("val")

@@ -9,9 +9,8 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,23 +18,18 @@ from torch import Tensor
 from hdkd_cli.choices import HeldOut, RuntimeKind
 from hdkd_cli.data import ImageData, LabelledImages, open_labelled
 from hdkd_cli.data.order import Request
-from hdkd_cli.data.transform import describe
 from hdkd_cli.devices import resolve_device, use_channels_last
-from hdkd_cli.errors import DataError, RunError, ScoresError, UsageError
-from hdkd_cli.evaluation.scores import Scores, read_scores, write_scores
+from hdkd_cli.errors import DataError
+from hdkd_cli.evaluation.scores import Scores, write_scores
 from hdkd_cli.inference.collect import collect
 from hdkd_cli.inference.fold import memory_order
 from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.inference.runtime import Runtimes
-from hdkd_cli.library.evaluated import Evaluated
+from hdkd_cli.library.kept import KeptRun
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts, measure_costs
-from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.images import images_of_run
 from hdkd_cli.runs.network import trained_network
-from hdkd_cli.settings.keys import leaves
-from hdkd_cli.settings.schema import EvaluationSettings, Settings
-from hdkd_cli.settings.trust import trust_factories
 
 
 class Drawn(NamedTuple):
@@ -47,64 +41,12 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenedRun(Evaluated):
+class OpenedRun(KeptRun):
     """What a run knows: images, network and scores. The fields are those of `Run`."""
 
-    folder: RunFolder
-    data_dir: Path | None = None
-    device: str | None = None
-    batch_size: int | None = None
     runtime: RuntimeKind = "auto"
 
-    @classmethod
-    def open(cls, path: str | PathLike[str], *, trust_code: bool = False, **use: Any) -> Self:
-        """Open a run folder, or one checkpoint in it (``RUN/checkpoints/step-100``).
-
-        Args:
-            path: The folder.
-            trust_code: Import the code that the run's settings name.
-            **use: The other attributes.
-
-        Raises:
-            RunError: there is no run at ``path``.
-            CheckpointError: ``path`` names a checkpoint that is not complete.
-        """
-        folder = RunFolder.open(Path(path))
-        if trust_code:
-            trust_factories(leaves(folder.settings()).values())
-        return cls(folder=folder, **use)
-
     # -- what it is ---------------------------------------------------------------------------
-
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-        return self.folder.path
-
-    @property
-    def name(self) -> str:
-        return str(self.folder.path)
-
-    @cached_property
-    def settings(self) -> Settings:
-        """What it was made with."""
-        return self.folder.settings()
-
-    @property
-    def reading(self) -> EvaluationSettings:
-        return self.settings.evaluation
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the labels.
-
-        Raises:
-            RunError: it never began to train.
-        """
-        classes = self.folder.info().get("classes")
-        if not classes:
-            raise RunError(f"{self.path}: never began to train (run.json names no classes)")
-        return tuple(classes)
 
     @cached_property
     def transform(self) -> Transform:
@@ -193,49 +135,6 @@ class OpenedRun(Evaluated):
 
     # -- scores -------------------------------------------------------------------------------
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.classes
-
-    def scores(self, split: HeldOut | None = None, *, images: Path | None = None) -> Scores:
-        if images is not None:
-            if split is not None:
-                raise UsageError("--images are no split: give --split or --images, not both")
-            return self._scores_of_folder(images)
-        split = split or "test"
-        kept = self._kept_scores(split)
-        return self._collect(split) if kept is None else kept
-
-    def _fingerprints(self, split: str, split_sha256: str) -> dict[str, str]:
-        return {
-            "checkpoint_sha256": self.folder.checkpoint().model_sha256,
-            "split": split,
-            "split_sha256": split_sha256,
-            "transform": describe(self.settings.data),
-            "precision": "fp32",
-            "network": str(self.settings.model.name),
-            "dataset": self.settings.data.name,
-        }
-
-    def _scores_path(self, split: HeldOut) -> Path:
-        return self.path / "scores" / f"{split}.safetensors"
-
-    def _kept_scores(self, split: HeldOut) -> Scores | None:
-        """Scores collected earlier, if they are what would be collected now."""
-        path = self._scores_path(split)
-        if not path.exists():
-            return None
-        if self.data_dir is not None:
-            split_sha256 = self.data(split).splits[split].sha256
-        else:
-            split_sha256 = self.folder.info().get("splits", {}).get(split)
-        try:
-            scores = read_scores(path)
-        except ScoresError as problem:
-            self.note(f"{problem}; collecting the scores again")
-            return None
-        return scores if dict(scores.meta) == self._fingerprints(split, split_sha256) else None
-
     def labelled(self, folder: Path) -> LabelledImages:
         """Images in ``folder``, which has one folder per class of the run.
 
@@ -244,8 +143,12 @@ class OpenedRun(Evaluated):
         """
         return open_labelled(folder, self.settings.data, self.classes)
 
-    def _scores_of_folder(self, folder: Path) -> Scores:
-        """Scores of images that are no split; they are not kept."""
+    def _score_folder(self, folder: Path) -> Scores:
+        """Scores of images that are no split; they are not kept.
+
+        Raises:
+            DataError: they are missing or unreadable, or a folder is named like no class.
+        """
         images = open_labelled(
             folder, self.settings.data, self.classes, skip_bad=self.settings.data.skip_bad
         )
@@ -254,10 +157,15 @@ class OpenedRun(Evaluated):
         images.source.refuse_bad(
             decode=False, hint="mend or remove them; a run with data.skip_bad leaves them out"
         )
-        meta = self._fingerprints("images", images.sha256) | {"images": str(folder)}
+        meta = {**self._fingerprints("images", images.sha256), "images": str(folder)}
         return self._scored(images.batches, meta)
 
     def _collect(self, split: HeldOut) -> Scores:
+        """Scores of a split, collected now and kept.
+
+        Raises:
+            DataError: its images are missing, or others; it is empty.
+        """
         data = self.data(split)
         meta = self._fingerprints(split, data.splits[split].sha256)
         scores = self._scored(partial(data.evaluation_batches, split), meta)
@@ -279,21 +187,3 @@ class OpenedRun(Evaluated):
             batch_size=self.images_per_pass, device=self.where, channels_last=channels_last
         )
         return collect(net, found, self.costs, meta)
-
-    def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
-        if scores is not None:
-            raise UsageError("--calibration-scores goes with --scores; a run has its own split")
-        if self.settings.data.calibration_fraction == 0:
-            raise UsageError(
-                f"{self.path}: has no calibration split, and its val split trained the loss "
-                "weights",
-                hint="train with --set data.calibration_fraction=0.5, say",
-            )
-        return self.scores("calibration")
-
-    @property
-    def _run(self) -> RunFolder:
-        return self.folder
-
-    def _val_scores(self) -> Scores:
-        return self.scores("val")

@@ -16,7 +16,7 @@ from hdkd_cli.errors import UsageError
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
 from hdkd_cli.evaluation.operating_point import geometric_point
-from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint, read_policy
+from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.evaluation.times import parse_time
@@ -24,7 +24,7 @@ from hdkd_cli.evaluation.watch import Auditing, Promise, Watch, fingerprint
 from hdkd_cli.files import write_json
 from hdkd_cli.inference import latency, measured
 from hdkd_cli.inference.predictor import Predictor, last_exit
-from hdkd_cli.library.evaluated import DELTA, read_policy_file
+from hdkd_cli.library.evaluated import DELTA
 from hdkd_cli.library.exporting import export_run
 from hdkd_cli.library.opened import OpenedRun
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network
@@ -49,26 +49,12 @@ class Run(OpenedRun):
             auto, which takes the faster one once a trial pays. Scores always come from torch.
     """
 
+    @property
+    def _opened(self) -> Run:
+        """Itself."""
+        return self
+
     # -- policies -----------------------------------------------------------------------------
-
-    def has_policy(self) -> bool:
-        """Whether one was calibrated."""
-        return (self.folder.policies / "last").exists()
-
-    def find_policy(self, policy: ExitPolicy | str | Path | None = None) -> ExitPolicy:
-        policies = self.folder.policies
-        if policy is None:
-            if not self.has_policy():
-                raise UsageError(
-                    f"{self.path}: no policy was calibrated yet",
-                    hint=f"run `hdkd calibrate-thresholds {self.path}`",
-                    subject=self.path,
-                )
-            return read_policy((policies / "last").resolve())
-        named = policies / f"{policy}.json" if isinstance(policy, str) else None
-        if named is not None and named.exists():
-            return read_policy(named)
-        return read_policy_file(policy, sorted(path.stem for path in policies.glob("*.json")))
 
     def policy(self, policy: ExitPolicy | str | Path | None = None) -> ExitPolicy:
         """A policy that belongs to the checkpoint; what cannot be told is told to ``warn``.
@@ -192,11 +178,8 @@ class Run(OpenedRun):
 
     # -- what takes time ----------------------------------------------------------------------
 
-    def _refuse_to_measure(self) -> None:
-        """A run has a network to measure."""
-
-    def _with_seconds(self, record: Budget, policy: ExitPolicy, scores: Scores) -> Budget:
-        """Run every point on some images; add what it took to its row."""
+    def _time_points(self, record: Budget, policy: ExitPolicy, scores: Scores) -> Budget:
+        """Run every point of a policy on some images; add what it took to its row."""
         net, size = self.runtimes.net, self.images_per_pass
         count = measured.images_in_time(net, len(policy.points), size)
         places, images = self.draw(cast("HeldOut", scores.meta["split"]), count)

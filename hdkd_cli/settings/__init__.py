@@ -3,5 +3,5 @@ what, ``presets`` complete named runs.
 
 ``sources`` reads files, the environment and options; ``keys`` reads names and types off the schema;
 ``values`` turns text into values; ``explain`` words errors; ``toml`` writes settings down and reads
-them back. Nothing here imports torch.
+them back; ``transform`` tells how images are prepared. Nothing here imports torch.
 """

@@ -10,12 +10,12 @@ from PIL import Image
 
 from hdkd_cli.data import Share, dataset, open_data
 from hdkd_cli.data.in_memory import MemoryImages
-from hdkd_cli.data.transform import describe, discards
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.transform import describe, discards
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from torchvision.transforms.v2 import functional as v2
 from hdkd_cli.data.transform import (
     STRIP,
     Normalise,
-    describe,
     frame,
     read_image,
     to_pixels,
@@ -24,6 +23,7 @@ from hdkd_cli.data.transform import (
 )
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.transform import describe
 
 
 @settings(deadline=None)
