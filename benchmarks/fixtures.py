@@ -49,6 +49,7 @@ def settings_for(
     method: str,
     *,
     precision: str = "fp32",
+    channels_last: bool = False,
     compile: bool = False,
     **weights: object,
 ) -> Settings:
@@ -60,7 +61,12 @@ def settings_for(
             | {"name": "cifar100", "root": ".", "val_per_class": 9, "cache": False},
             "model": model,
             "weights": METHODS[method]["weights"] | weights,
-            "training": {"batch_size": batch_size, "precision": precision, "compile": compile},
+            "training": {
+                "batch_size": batch_size,
+                "precision": precision,
+                "channels_last": channels_last,
+                "compile": compile,
+            },
         }
     )
 

@@ -27,6 +27,7 @@ import performance
 import pipeline
 import startup
 import step_cpu
+import step_public
 import thresholds
 
 from hdkd_cli.data import open_data
@@ -213,6 +214,17 @@ def test_step_cpu_compares_the_same_mathematics():
     settings = fixtures.settings_for({"name": "msdnet", "exits": 2}, 4, "naive-dkd")
     arms = step_cpu.arms_in_one_process(settings)  # checks both losses on the same batch
     assert math.isfinite(arms["plain"]())
+
+
+def test_step_public_has_a_row_for_every_arithmetic(monkeypatch):
+    toy = {"name": "msdnet", "exits": 2, "base": 1, "step": 1}
+    monkeypatch.setitem(step_public.NETS, "toy", (toy, 4))
+    monkeypatch.setattr(step_public, "BATCH", 4)
+    rows = step_public.measure("toy", trials=1)
+    assert len({row["arm"] for row in rows}) == len(rows) >= 4
+    assert [row["target"] for row in rows].count(1.3) == 1  # the fastest form of fp32
+    for row in rows:
+        assert_spread(row["speedup"])
 
 
 def test_thresholds_row():
