@@ -7,8 +7,10 @@ put to a longer horizon: training goes on for a while with a parameter moved up,
 and with all as they are, on the same images in the same order, and validation images judge them
 [ours]. That costs two continuations per parameter and one more, so there are few parameters:
 
-    raw_t = Σ_m B_tm · φ_m,   γ_t = γ_init,t · exp(raw_t), labels' weights keeping their sum
+    raw_t = Σ_m B_tm · φ_m,   γ_t = γ_init,t · exp(raw_t)
 
+How labels' weights lie over the exits is not among them: whole runs are best where all are about
+alike, and what is still early in training always asks for lighter late ones (docs/log.md).
 T terms, M parameters, K exits.
 """
 
@@ -43,14 +45,15 @@ class Tradeoffs(nn.Module):
     would be a second learning rate.
 
         share of KIND   all terms of a kind, against supervision; distillation's first of all
-        tilt            early exits' labels (below 0) against late ones' (above 0)
         reach           near teachers (below 0) against far ones (above 0), where distances differ
 
     ``state_dict()`` is flat; both buffers are float32 and move with ``.to(device)``.
 
     Args:
         terms: What is weighted, supervision of every exit among it.
-        initial_T: The weights at φ = 0.
+
+    Raises:
+        ValueError: there is nothing but labels.
 
     Attributes:
         names: What each parameter trades off, (M,).
@@ -59,36 +62,29 @@ class Tradeoffs(nn.Module):
     """
 
     phi_M: Tensor
-    _labels_T: Tensor
     rounds: Tensor
     basis_TM: Tensor
-    initial_T: Tensor
 
-    def __init__(self, terms: Sequence[Term], initial_T: Tensor) -> None:
+    def __init__(self, terms: Sequence[Term]) -> None:
         super().__init__()
         columns: dict[str, list[float]] = {}
         kinds = dict.fromkeys(term.kind for term in terms)
         for kind in (kind for kind in kinds if kind != "supervision"):
             columns[f"share of {kind}"] = [float(term.kind == kind) for term in terms]
-        columns["tilt"] = _spread(
-            [term.student if term.kind == "supervision" else None for term in terms]
-        )
         columns["reach"] = _spread([_distance(term) for term in terms])
         columns = {name: column for name, column in columns.items() if any(column)}
+        if not columns:
+            raise ValueError(
+                "learner = continuations has nothing to learn: all losses are on labels"
+            )
         self.names = tuple(columns)
         self.register_buffer("basis_TM", torch.tensor(list(columns.values())).T, persistent=False)
-        self.register_buffer("initial_T", initial_T.clone(), persistent=False)
-        labels_T = torch.tensor([term.kind == "supervision" for term in terms])
-        self.register_buffer("_labels_T", labels_T, persistent=False)
         self.register_buffer("phi_M", torch.zeros(len(columns)))
         self.register_buffer("rounds", torch.zeros((), dtype=torch.int64))
 
     def raw(self, phi_M: Tensor) -> Tensor:
-        """The log-ratio of every weight to its start, (T,); labels' weights keep their sum."""
-        raw_T = self.basis_TM @ phi_M
-        labels = self.initial_T * self._labels_T
-        common = ((labels * raw_T.exp()).sum() / labels.sum()).log()
-        return raw_T - common * self._labels_T
+        """The log-ratio of every weight to its start, (T,)."""
+        return self.basis_TM @ phi_M
 
     def probes(self, reach: float) -> list[Tensor]:
         """φ as it is, with each parameter moved up by ``reach``, and with each moved down."""

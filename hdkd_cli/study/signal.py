@@ -56,7 +56,7 @@ def measure_signal(
     data.images.make_ready(device)
     state = TrainState.build(settings, data, device)
     state.harmonizer = state.tradeoffs = None
-    tradeoffs = Tradeoffs(state.terms.terms, state.weights.initial_T)
+    tradeoffs = Tradeoffs(state.terms.terms)
     stream = train_stream(state, data)
     batches, totals = stream.batches(0), new_totals(state)
     whole = state.schedule.total
@@ -69,7 +69,7 @@ def measure_signal(
         lr = learning_rate(moment, whole, settings.optimizer, settings.schedule)
         note(f"{name}: step {moment} of {whole}, {DRAWS} hypergradients of each kind")
         drawn = _hypergradients(state, data, lr)
-        basis_TM = (tradeoffs.basis_TM * tradeoffs.initial_T[:, None]).double().numpy()
+        basis_TM = (tradeoffs.basis_TM * state.weights.initial_T[:, None]).double().numpy()
         kinds = [term.kind for term in state.terms.terms]
         for candidate, draws in drawn.items():
             yield _entry(name, state, lr, candidate, np.array(draws), kinds, basis_TM, tradeoffs)

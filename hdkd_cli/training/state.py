@@ -174,7 +174,10 @@ class TrainState:
                 s.training.seed,
             )
         elif s.weights.learned and s.weights.learner == "continuations":
-            tradeoffs = Tradeoffs(terms.terms, weights.initial_T).to(device)
+            try:
+                tradeoffs = Tradeoffs(terms.terms).to(device)
+            except ValueError as problem:
+                raise SettingsError(f"weights: {problem}") from None
         elif s.weights.learned:
             harmonizer = Harmonizer(
                 weights,

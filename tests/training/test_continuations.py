@@ -85,7 +85,7 @@ def test_a_run_holds_its_rounds_once_and_follows_what_they_found(runs_dir):
     assert next(e for e in events if isinstance(e, RunStarted)).weight_updates == 2
     moved = [e for e in events if isinstance(e, TradeoffsMoved)]
     assert [e.step for e in moved] == list(round_steps(12, 2))
-    assert all(len(e.up_M) == len(e.names) == 3 for e in moved)
+    assert all(len(e.up_M) == len(e.names) == 2 for e in moved)
     weights = [e["weights_T"] for e in read_metrics(run.metrics) if e["event"] == "step"]
     assert weights[0] != weights[1] == weights[3] != weights[4]
     said: list[str] = []
