@@ -171,11 +171,19 @@ def _cpu() -> str:
 
 
 def _compiler() -> str:
-    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        raise _Concern("no C++ compiler: training.compile cannot be used on a CPU")
-    return found
+    from hdkd_cli.models.fused import Unavailable, compiler, library
+
+    try:
+        command = " ".join(compiler())
+    except Unavailable:
+        raise _Concern(
+            "no C++ compiler: a CPU trains slower, and training.compile cannot be used on one"
+        ) from None
+    try:
+        library()
+    except Unavailable as reason:
+        raise _Concern(f"a CPU trains slower: {reason}") from None
+    return f"{command}; BatchNorm and ReLU are one operator in NHWC"
 
 
 def _disk() -> str:

@@ -15,6 +15,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from ctypes import c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 
@@ -78,11 +80,11 @@ def available() -> bool:
 def _library() -> ctypes.CDLL | Unavailable:
     """The outcome of the only attempt of this process."""
     try:
-        loaded = ctypes.CDLL(str(_compiled()))
+        loaded = _compiled()
     except Unavailable as reason:
         return reason
     except OSError as problem:
-        return Unavailable(f"the compiled operator cannot be kept or loaded ({problem})")
+        return Unavailable(f"the compiled operator cannot be loaded ({problem})")
     for name, types in SIGNATURES.items():
         for dtype in ("float32", "bfloat16"):
             function = getattr(loaded, f"{name}_{dtype}")
@@ -103,8 +105,8 @@ def compiler() -> list[str]:
     raise Unavailable("no C++ compiler was found")
 
 
-def _compiled() -> Path:
-    """The library's file, compiled if it is not there yet.
+def _compiled() -> ctypes.CDLL:
+    """The library, compiled if it is not kept yet; without a place to keep it, for this process.
 
     Processes that find it missing at the same time each compile it, and put it there in one move.
     """
@@ -115,11 +117,20 @@ def _compiled() -> Path:
     flags = FLAGS + LEVELS.get(torch.backends.cpu.get_cpu_capability(), ())
     parts = [SOURCE.read_text(), *command, version, *flags]
     key = sha256_bytes("\0".join(parts).encode())[:20]
-    path = user_cache() / "operators" / f"{key}.so"
-    if not path.is_file():
-        with atomic_path(path) as temporary:
-            _run([*command, *flags, *SHARED, str(SOURCE), "-o", str(temporary)])
-    return path
+    kept = user_cache() / "operators" / f"{key}.so"
+
+    def compile_to(path: Path) -> None:
+        _run([*command, *flags, *SHARED, str(SOURCE), "-o", str(path)])
+
+    with suppress(OSError):
+        if not kept.is_file():
+            with atomic_path(kept) as temporary:
+                compile_to(temporary)
+        return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory(prefix="hdkd-") as folder:
+        path = Path(folder) / kept.name
+        compile_to(path)
+        return ctypes.CDLL(str(path))  # stays loaded when the file is gone
 
 
 def _run(command: list[str]) -> str:
