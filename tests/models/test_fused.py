@@ -232,11 +232,13 @@ def test_a_network_trains_as_it_does_in_float64(make):
     images = torch.randn(8, *plain.input_shape).to(memory_format=NHWC)
     for net in (plain, fused):
         net(images.to(next(net.parameters()).dtype)).square().mean().backward()
+    # what a BatchNorm after it undoes has a gradient of rounding errors alone
+    least = 1e-3 * max(parameter.grad.norm() for parameter in plain.parameters())
     for (name, expected), parameter in zip(
         plain.named_parameters(), fused.parameters(), strict=True
     ):
-        error = (parameter.grad - expected.grad).norm() / expected.grad.norm()
-        assert error < 5e-3, name  # a few activations lie on the other side of zero
+        error = (parameter.grad - expected.grad).norm()
+        assert error < 1e-4 * max(expected.grad.norm(), least), name
     for (name, expected), buffer in zip(plain.named_buffers(), fused.buffers(), strict=True):
         torch.testing.assert_close(buffer.double(), expected.double(), rtol=1e-4, atol=1e-5), name
 
