@@ -23,7 +23,8 @@ def combine(
 ) -> NDArray[np.float32]:
     """Σ_j w_j z_j / τ, the logits that an exit's answer is read from.
 
-    Term by term in the order of the exits, so that it comes to the same wherever it is computed.
+    Term by term in the order of the exits, each product added and then rounded to float32 at once,
+    as processors with a fused multiply-add do: wherever it is computed it comes to the same.
 
     Args:
         seen: Logits (B, C) of the exits so far; None: not there, and has no weight.
@@ -37,9 +38,11 @@ def combine(
     for weight, logits_BC in zip(weights, seen, strict=False):
         if not weight or logits_BC is None:
             continue
-        term_BC = logits_BC.astype(np.float32)
+        term_BC = logits_BC.astype(np.float64)
         term_BC *= np.float32(weight / temperature)
-        combined = term_BC if combined is None else np.add(combined, term_BC, out=combined)
+        if combined is not None:
+            term_BC += combined
+        combined = term_BC.astype(np.float32)
     assert combined is not None, "weights sum to 1"
     return combined
 
