@@ -88,7 +88,9 @@ def main() -> None:
         temperature=False, budgets_macs=[macs_K[-1] / 2],
     )  # fmt: skip
     (point,) = policy.points
-    promise = Promise.of(policy, point, macs_K, max_risk=given.max_risk, delta=given.delta)
+    promise = Promise.of(
+        macs_K, point.val_macs, val.num_samples, max_risk=given.max_risk, delta=given.delta
+    )
     net, cost_K = run.runtimes.net, np.array(macs_K) / macs_K[-1]
     early, last = EarlyExit(net, policy), EarlyExit(net, policy, everybody_stays(policy))
     images = run.draw("test", 10_000).images_NCHW

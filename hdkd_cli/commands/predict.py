@@ -104,7 +104,7 @@ def predict(
     _refuse_stdin_twice(run, images or [], policy)
     if (labelled is None) == (not images):
         raise UsageError("give images or folders, - for paths on stdin, or --images FOLDER")
-    from hdkd_cli.evaluation.watch import Auditing
+    from hdkd_cli.evaluation.audit import Auditing
     from hdkd_cli.inference.arriving import image_files, lines_of
 
     if audit is None and (audit_state, max_risk, delta, fail_on_drift) != (None, None, None, False):

@@ -15,7 +15,7 @@ calibration     scores → policy; the table of policies, and those from outside
 policy          its one reader and writer
 operating_point one point out of a family
 simulate        policy × scores → record
-watch           whether a policy's promise holds on the images that come
+watch           whether a policy's promise holds on the images that come; audit: what is asked of it
 compare         runs side by side; bootstrap over images, paired over seeds
 compatibility   what belongs together
 budget          reading "0.4" and "30M"

@@ -12,33 +12,41 @@ and by Ville's inequality it ever reaches 1/α with probability at most α. Our 
 bets λ = c/m, constant in time: the capital is then a function of how often each value was seen,
 and that is all that has to be remembered.
 
+Nothing but numpy is needed: an exported network carries this along in its ``run.py``.
+
 V values that an image can have, D bets.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.choices import Alarm
-from hdkd_cli.errors import PolicyError, UsageError
-from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
-from hdkd_cli.files import sha256_bytes, write_json
-from hdkd_cli.reading import parse_record, read_text
-from hdkd_cli.records import Audit, Interval
-
-Floats = NDArray[np.float64]
-
-_BETS_D = np.geomspace(0.004, 0.95, 16)  # c: from hardly above m to nearly 1
-_BISECTIONS = 50
+DELTA = 0.1
+"""Probability that a guarantee fails, or of a false alarm, unless another is asked for. [ours]"""
+STATE_SCHEMA = "hdkd/audit/1"
+BETS_D = np.geomspace(0.004, 0.95, 16)  # c: from hardly above m to nearly 1
+BISECTIONS = 50
 
 
-def log_capital(values_V: Floats, counts_V: NDArray[np.int64], mean: float) -> Floats:
+class Interval(NamedTuple):
+    """A mean, and where it lies in the long run, at all times at once."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def log_capital(
+    values_V: NDArray[np.float64], counts_V: NDArray[np.int64], mean: float
+) -> NDArray[np.float64]:
     """Log of the capital won against "the mean is at most ``mean``", (...).
 
     Args:
@@ -46,61 +54,34 @@ def log_capital(values_V: Floats, counts_V: NDArray[np.int64], mean: float) -> F
         counts_V: (..., V): how often each was seen.
         mean: Above 0.
     """
-    log_gain_DV = np.log(1 - _BETS_D[:, None] + _BETS_D[:, None] * values_V / mean)
+    log_gain_DV = np.log(1 - BETS_D[:, None] + BETS_D[:, None] * values_V / mean)
     log_won_D = np.asarray(counts_V) @ log_gain_DV.T
     most = log_won_D.max(axis=-1, keepdims=True)
-    mean_won: Floats = np.log(np.exp(log_won_D - most).mean(axis=-1)) + most[..., 0]
+    mean_won: NDArray[np.float64] = np.log(np.exp(log_won_D - most).mean(axis=-1)) + most[..., 0]
     return mean_won
 
 
-def lower_bound(values_V: Floats, counts_V: NDArray[np.int64], alpha: float) -> float:
+def lower_bound(values_V: NDArray[np.float64], counts_V: NDArray[np.int64], alpha: float) -> float:
     """The mean is above this at all times, with probability 1 − ``alpha``.
 
     The capital falls as the mean that is bet against grows; where it is below 1/α begin the means
     that are not refuted.
     """
     low, high = 0.0, 1.0
-    for _ in range(_BISECTIONS):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         refuted = log_capital(values_V, counts_V, middle) >= -math.log(alpha)
         low, high = (middle, high) if refuted else (low, middle)
     return low
 
 
-def interval(values_V: Floats, counts_V: NDArray[np.int64], alpha: float) -> Interval:
+def interval(values_V: NDArray[np.float64], counts_V: NDArray[np.int64], alpha: float) -> Interval:
     """A confidence sequence for the mean: right at all times, with probability 1 − 2 ``alpha``."""
     return Interval(
         mean=float(counts_V @ values_V / counts_V.sum()),
         low=lower_bound(values_V, counts_V, alpha),
         high=1 - lower_bound(1 - values_V, counts_V, alpha),
     )
-
-
-@dataclass(frozen=True)
-class Auditing:
-    """What is asked of an audit.
-
-    Attributes:
-        share: Share of the images that go to the last exit besides.
-        max_risk: The promise about answers; None: what the policy guarantees.
-        delta: Probability of a false alarm; None: that with which the guarantee may fail, or 0.1.
-        state: Where counts are kept between calls.
-
-    Raises:
-        UsageError: one is out of range.
-    """
-
-    share: float
-    max_risk: float | None = None
-    delta: float | None = None
-    state: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UsageError(f"--audit {self.share:g}: a share above 0, and at most 1, is needed")
-        for name, value in (("--max-risk", self.max_risk), ("--delta", self.delta)):
-            if value is not None and not 0 < value < 1:
-                raise UsageError(f"{name} {value:g}: a number between 0 and 1 is needed")
 
 
 @dataclass(frozen=True)
@@ -120,9 +101,9 @@ class Promise:
     @classmethod
     def of(
         cls,
-        policy: ExitPolicy,
-        point: OperatingPoint,
         macs_K: Sequence[int],
+        val_macs: float,
+        samples: int,
         *,
         max_risk: float,
         delta: float,
@@ -132,9 +113,16 @@ class Promise:
         Its cost is a mean over the images it was fitted on, and that of all images like them may
         be higher, by Hoeffding's inequality with probability δ/4 by more than √(log(4/δ)/2n) of
         the range. (That thresholds were chosen on these images is left out of account.)
+
+        Args:
+            macs_K: Cost of each exit.
+            val_macs: Mean cost on the images that the point was fitted on.
+            samples: n, how many these were.
+            max_risk: The promise about answers.
+            delta: Probability of a false alarm.
         """
-        spread = math.sqrt(math.log(4 / delta) / (2 * policy.fitted_on.samples))
-        cost = (point.val_macs + spread * (macs_K[-1] - macs_K[0])) / macs_K[-1]
+        spread = math.sqrt(math.log(4 / delta) / (2 * samples))
+        cost = (val_macs + spread * (macs_K[-1] - macs_K[0])) / macs_K[-1]
         return cls(max_risk, min(1.0, cost), delta)
 
 
@@ -151,25 +139,23 @@ class Watch:
         identity: Fingerprint of what is watched.
         share: Share of the images that are audited.
         told: Hears of an alarm, once.
-        state: Where counts are kept between calls.
+        write: Is given what was seen, JSON-ready, to keep it between calls; None: it is not kept.
     """
 
     promise: Promise
-    cost_K: Floats
+    cost_K: NDArray[np.float64]
     identity: str
     share: float
     told: Callable[[str], object]
-    state: Path | None = None
+    write: Callable[[Mapping[str, Any]], object] | None = None
     exits_K: NDArray[np.int64] = field(init=False)
     agreed_2: NDArray[np.int64] = field(init=False)  # audited: the same answer, another answer
-    alarms: tuple[Alarm, ...] = ()
+    alarms: tuple[Any, ...] = ()  # "risk", "cost"
 
     def __post_init__(self) -> None:
         self.exits_K = np.zeros(len(self.cost_K), np.int64)
         self.agreed_2 = np.zeros(2, np.int64)
         self._random = np.random.default_rng()
-        if self.state is not None and self.state.exists():
-            self._resume(self.state)
 
     def draw(self, images: int) -> NDArray[np.int64]:
         """Which of the next images are audited."""
@@ -185,7 +171,7 @@ class Watch:
         np.add.at(self.exits_K, np.asarray(exits, np.int64), 1)
         np.add.at(self.agreed_2, 1 - np.asarray(agreed, np.int64), 1)
         known = self.alarms
-        broken: dict[Alarm, bool] = {"risk": self._risk_broken(), "cost": self._cost_broken()}
+        broken = {"risk": self._risk_broken(), "cost": self._cost_broken()}
         self.alarms += tuple(alarm for alarm in broken if broken[alarm] and alarm not in known)
         if new := [alarm for alarm in self.alarms if alarm not in known]:
             for alarm in new:
@@ -215,9 +201,9 @@ class Watch:
             return None
         return interval(self.cost_K, self.exits_K, self.promise.delta / 4)
 
-    def sentence(self, alarm: Alarm) -> str:
+    def sentence(self, alarm: str) -> str:
         """What an alarm means."""
-        found, promised = {
+        found, most = {
             "risk": (self.risk, self.promise.max_risk),
             "cost": (self.cost, self.promise.max_cost),
         }[alarm]
@@ -226,10 +212,10 @@ class Watch:
             "risk": "of answers differ from the last exit's",
             "cost": "of the full network is what an image costs",
         }[alarm]
-        mean, low, most = (100 * share for share in (found.mean, found.low, promised))
+        mean, low, bound = (100 * share for share in (found.mean, found.low, most))
         return (
             f"drift ({alarm}): {mean:.1f} % {what}, at least {low:.1f} % in the long run, and "
-            f"{most:.1f} % is promised: images are not what the policy was calibrated on"
+            f"{bound:.1f} % is promised: images are not what the policy was calibrated on"
         )
 
     def summary(self) -> str:
@@ -243,57 +229,82 @@ class Watch:
             f"exit's ({low:.1f} to {high:.1f} %), {100 * self.promise.max_risk:.1f} % is promised"
         )
 
-    def record(self) -> Audit:
-        """What was seen so far."""
-        return Audit(
-            watched_sha256=self.identity,
-            max_risk=self.promise.max_risk,
-            max_cost=self.promise.max_cost,
-            delta=self.promise.delta,
-            exits=tuple(self.exits_K.tolist()),
-            audited=int(self.agreed_2.sum()),
-            disagreed=int(self.agreed_2[1]),
-            alarms=self.alarms,
-            risk=self.risk,
-            cost=self.cost,
-        )
+    def seen(self) -> dict[str, Any]:
+        """What was seen so far, JSON-ready."""
+        return {
+            "schema": STATE_SCHEMA,
+            "watched_sha256": self.identity,
+            "max_risk": self.promise.max_risk,
+            "max_cost": self.promise.max_cost,
+            "delta": self.promise.delta,
+            "exits": self.exits_K.tolist(),
+            "audited": int(self.agreed_2.sum()),
+            "disagreed": int(self.agreed_2[1]),
+            "alarms": list(self.alarms),
+            "risk": self.risk and self.risk._asdict(),
+            "cost": self.cost and self.cost._asdict(),
+        }
 
     def keep(self) -> None:
-        """Write the state, if there is a place for it.
+        """Have what was seen written, if there is a place for it.
 
         Raises:
             OSError: it cannot be written.
         """
-        if self.state is not None:
-            write_json(self.state, self.record().as_record())
+        if self.write is not None:
+            self.write(self.seen())
 
-    def _resume(self, path: Path) -> None:
-        text = read_text(path, PolicyError)
-        kept = parse_record(Audit, Audit.schema_id, text, str(path), PolicyError)
-        now = (self.identity, len(self.cost_K), *_terms(self.promise))
-        then = (kept.watched_sha256, len(kept.exits), kept.max_risk, kept.max_cost, kept.delta)
-        if now != then:
-            raise PolicyError(
-                f"{path}: was kept for another policy, checkpoint or promise",
-                hint="name another file, or remove this one to begin anew",
-                subject=path,
-            )
-        if kept.disagreed > kept.audited or kept.audited > sum(kept.exits):
-            raise PolicyError(f"{path}: counts more than there can be", subject=path)
-        self.exits_K[:] = kept.exits
-        self.agreed_2[:] = (kept.audited - kept.disagreed, kept.disagreed)
-        self.alarms = kept.alarms
+    def resume(self, kept: Mapping[str, Any]) -> None:
+        """Go on with what an earlier call has `seen`; its alarms are told.
+
+        Raises:
+            ValueError: that was another policy, checkpoint or promise, or cannot be.
+        """
+        ours = self.seen()
+        same = ("watched_sha256", "max_risk", "max_cost", "delta")
+        if any(kept[name] != ours[name] for name in same) or len(kept["exits"]) != len(self.cost_K):
+            raise ValueError("was kept for another policy, checkpoint or promise")
+        if not kept["disagreed"] <= kept["audited"] <= sum(kept["exits"]):
+            raise ValueError("counts more than there can be")
+        self.exits_K[:] = kept["exits"]
+        self.agreed_2[:] = (kept["audited"] - kept["disagreed"], kept["disagreed"])
+        self.alarms = tuple(kept["alarms"])
         for alarm in self.alarms:
             self.told(f"since an earlier call, {self.sentence(alarm)}")
 
 
-def _terms(promise: Promise) -> tuple[float, float, float]:
-    return promise.max_risk, promise.max_cost, promise.delta
+def promised(
+    guarantee: Mapping[str, Any] | None, max_risk: float | None, delta: float | None
+) -> tuple[float | None, float]:
+    """The risk and the δ that a policy is held to: those asked for, else those it guarantees.
+
+    Args:
+        guarantee: Of the policy, as its file has it.
+        max_risk: Asked for; None: what is guaranteed.
+        delta: Asked for; None: that with which the guarantee may fail, else `DELTA`.
+
+    Returns:
+        The risk (None: nobody said) and δ.
+    """
+    given = guarantee or {}
+    if max_risk is None and given.get("loss") == "disagreement":
+        max_risk = given["epsilon"]
+    return max_risk, delta or given.get("delta") or DELTA
 
 
-def fingerprint(policy: ExitPolicy, point: OperatingPoint, checkpoint_sha256: str) -> str:
+def fingerprint(
+    confidence: str,
+    weights_KK: Sequence[Sequence[float]],
+    temperature_K: Sequence[float],
+    thresholds: Sequence[float | None],
+    checkpoint_sha256: str,
+) -> str:
     """Of the network and of all that decides when images leave it."""
-    watched = policy.only(point).model_dump_json(
-        include={"confidence", "combination", "temperatures", "points"}
+    decides = (
+        confidence,
+        [[float(weight) for weight in row] for row in weights_KK],
+        [float(temperature) for temperature in temperature_K],
+        [None if threshold is None else float(threshold) for threshold in thresholds],
+        checkpoint_sha256,
     )
-    return sha256_bytes(watched.encode(), checkpoint_sha256.encode())
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()

@@ -14,5 +14,6 @@ single_file those nested in one ONNX file that stops by itself
 verify      what was written against the network
 export      the folder they are written to
 runner      what runs them, without torch and without this package
+standalone  by which it is written as one file
 exported_latency  its speed beside PyTorch's
 """

@@ -17,6 +17,7 @@ from hdkd_cli.evaluation.policy import ExitPolicy, write_policy
 from hdkd_cli.files import atomic_folder, sha256_file, write_bytes, write_json, write_text
 from hdkd_cli.inference import runner
 from hdkd_cli.inference.programs import Programs
+from hdkd_cli.inference.standalone import standalone
 from hdkd_cli.inference.verify import verify_single_file, verify_stages
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
@@ -175,7 +176,7 @@ def export(
             write_bytes(target / entry.file, content)
         write_policy(target / "policy.json", policy)
         write_text(target / "labels.json", json.dumps(list(classes), indent=2) + "\n")
-        write_bytes(target / "run.py", Path(runner.__file__).read_bytes())
+        write_text(target / "run.py", standalone(Path(runner.__file__)))
         needs = "onnxruntime" if to == "onnx" else "torch"
         alone = SINGLE_FILE if single_file else ""
         write_text(target / "README.txt", README.format(needs=needs) + alone)

@@ -283,6 +283,7 @@ class Predictor:
             labels, exits = part.prediction_B.tolist(), part.exit_B.tolist()
             self._ended = time.monotonic()
             audits = self._audits(part)
+            alarms = () if self.watch is None else self.watch.alarms
             for i, (label, k, confidence) in enumerate(
                 zip(labels, exits, part.confidence_B.tolist(), strict=True)
             ):
@@ -297,7 +298,7 @@ class Predictor:
                     macs=self.macs_K[k],
                     top=self._most_probable(part.logits_BC, i),
                     audit=audits[i],
-                    alarms=() if self.watch is None else self.watch.alarms,
+                    alarms=alarms,
                 )
                 place += 1
 

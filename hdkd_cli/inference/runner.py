@@ -1,10 +1,11 @@
 """Classify images with an exported network that leaves early. Needs no hdkd.
 
-    python run.py IMAGE ... [--batch-size N] [--threads N]
+    python run.py IMAGE ... [--batch-size N] [--threads N] [--audit 0.02 [--fail-on-drift]]
 
 Prints one JSON line per image. Needs numpy, pillow, and onnxruntime; torch in its place if the
 programs beside this file end in .pt2. From Python: ``Network(folder).classify(images_BCHW)``.
-Exit codes: 0 all went well, 2 wrong usage, 3 an image or a file cannot be read.
+Exit codes: 0 all went well, 2 wrong usage, 3 an image or a file cannot be read, 5 the policy's
+promise is broken (with --fail-on-drift).
 
 K exits, B images of a batch, C classes, H W pixels. Exits are 0-based here, 1-based in the output.
 """
@@ -15,10 +16,11 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,11 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from hdkd_cli.evaluation.measures import MEASURES, combine
+from hdkd_cli.evaluation.watch import STATE_SCHEMA, Promise, Watch, fingerprint, promised
+
 SCHEMA = "hdkd/exported/1"
 POLICY_SCHEMA = "hdkd/policy/1"
 MAX_BYTES = 16 << 20  # of a JSON file
 MAX_SIDE = 1 << 14
-CONFIDENCES = ("max-prob", "entropy", "margin")
+CONFIDENCES = tuple(MEASURES)
 
 # What evaluation reads: hdkd_cli/data/transform.py.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
@@ -77,6 +82,7 @@ class Network:
         )
         policy = _read_json(folder / "policy.json", check)
         thresholds = policy["points"][0]["thresholds"]
+        self.policy: dict[str, Any] = policy
         # An unused exit is one that no image is sure enough for.
         self.thresholds_K = [np.float32(np.inf if t is None else t) for t in thresholds]
         self.weights_KK: list[list[float]] = policy["combination"]["weights"]
@@ -89,7 +95,7 @@ class Network:
             for entry in self.manifest["programs"]
         ]
 
-    def classify(self, images_BCHW: Array) -> Exited:
+    def classify(self, images_BCHW: Array, *, all_stay: bool = False) -> Exited:
         """Run stage after stage; an image leaves at the first exit that is sure enough of it.
 
         The batch shrinks as images leave; the last exit takes all that are left. A single file
@@ -97,12 +103,16 @@ class Network:
 
         Args:
             images_BCHW: As ``prepare`` returns them, float32.
+            all_stay: None leaves before the last exit.
 
         Raises:
             Unusable: a program cannot be run, or the logits are not finite.
         """
+        thresholds_K = (
+            [np.float32(np.inf)] * len(self.thresholds_K) if all_stay else self.thresholds_K
+        )
         if self.single_file:
-            return self._classify_at_once(images_BCHW)
+            return self._classify_at_once(images_BCHW, thresholds_K)
         size, last = len(images_BCHW), len(self.program_K) - 1
         exited = Exited(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, "f4"))
         staying_B = np.arange(size)  # where in the batch those that go on stand
@@ -118,7 +128,7 @@ class Network:
             seen.append(logits_BC)
             combined_BC = combine(seen, self.weights_KK[k], self.temperature_K[k])
             sure_B = confidence(combined_BC, self.confidence)
-            leaves_B = sure_B >= self.thresholds_K[k] if k < last else np.ones(len(staying_B), bool)
+            leaves_B = sure_B >= thresholds_K[k] if k < last else np.ones(len(staying_B), bool)
             gone = staying_B[leaves_B]
             exited.label_B[gone] = combined_BC[leaves_B].argmax(-1)
             exited.exit_B[gone] = k
@@ -129,14 +139,66 @@ class Network:
                 state, seen = [x[stays_B] for x in state], [x[stays_B] for x in seen]
         return _finite(exited)
 
-    def _classify_at_once(self, images_BCHW: Array) -> Exited:
+    def _classify_at_once(self, images_BCHW: Array, thresholds_K: Sequence[np.float32]) -> Exited:
         """The whole of it in one program."""
-        thresholds = np.array(self.thresholds_K, np.float32)
+        thresholds = np.array(thresholds_K, np.float32)
         try:
             label_B, number_B, sure_B, _ = self.program_K[0]([images_BCHW, thresholds])
         except Exception as problem:  # whatever the library says to tensors that do not fit
             raise Unusable(f"the network cannot be run ({_first_line(problem)})") from None
         return _finite(Exited(label_B, number_B - 1, sure_B))
+
+    def watch(
+        self,
+        share: float,
+        told: Callable[[str], object],
+        *,
+        max_risk: float | None = None,
+        delta: float | None = None,
+        state: Path | None = None,
+    ) -> Watch:
+        """What holds the operating point to its promise, see ``Watch``.
+
+        Args:
+            share: Share of the images that go to the last exit besides.
+            told: Hears of an alarm.
+            max_risk: The promise about answers; None: what the policy guarantees.
+            delta: Probability of a false alarm; None: that of the guarantee, or 0.1.
+            state: Where counts are kept between calls; ``hdkd predict`` may go on with them.
+
+        Raises:
+            Unusable: the policy promises nothing, or the state is of another one.
+        """
+        point, macs = self.policy["points"][0], self.manifest["macs"]
+        try:
+            given = self.policy.get("guarantee")
+            risk, delta = promised(given, max_risk, delta)
+            samples, val_macs = self.policy["fitted_on"]["samples"], point["val_macs"]
+            _need(_number(samples, 1, 1e18) and _number(val_macs, 0, 1e18), "is incomplete")
+        except (KeyError, TypeError, AttributeError, Unusable):
+            raise Unusable("policy.json: says not what its promise of cost rests on") from None
+        if risk is None:
+            raise Unusable("policy.json: promises nothing about answers (say --max-risk 0.05)")
+        watch = Watch(
+            Promise.of(macs, val_macs, samples, max_risk=risk, delta=delta),
+            np.array(macs) / macs[-1],
+            fingerprint(
+                self.confidence,
+                self.weights_KK,
+                self.temperature_K,
+                point["thresholds"],
+                self.manifest["checkpoint_sha256"],
+            ),
+            share,
+            told,
+            None if state is None else partial(_write_json, state),
+        )
+        if state is not None and state.exists():
+            try:
+                watch.resume(_read_json(state, _check_state))
+            except ValueError as problem:
+                raise Unusable(f"{state}: {problem}") from None
+        return watch
 
     def prepare(self, path: Path) -> Array:
         """Read an image and transform it as evaluation does: float32 (C, H, W).
@@ -183,34 +245,9 @@ def _finite(exited: Exited) -> Exited:
     return exited
 
 
-def combine(seen: Sequence[Array], weights: Sequence[float], temperature: float) -> Array:
-    """Σ_j w_j z_j / τ over the logits (B, C) of the exits so far, float32."""
-    terms = (
-        logits_BC * np.float32(weight / temperature)
-        for weight, logits_BC in zip(weights, seen, strict=False)
-        if weight
-    )
-    total: Array = next(terms)
-    for term in terms:
-        total += term
-    return total
-
-
 def confidence(logits_BC: Array, kind: str) -> NDArray[np.float32]:
     """How sure an exit is, in [0, 1]: (B,). A number that is compared with a threshold."""
-    shifted_BC = logits_BC - logits_BC.max(-1, keepdims=True)
-    exp_BC = np.exp(shifted_BC)
-    total_B1 = exp_BC.sum(-1, keepdims=True)
-    if kind == "entropy":
-        log_p_BC = (shifted_BC - np.log(total_B1)).clip(-200)  # so that 0 · log 0 = 0
-        negentropy_B = (np.exp(log_p_BC) * log_p_BC).sum(-1)
-        certainty_B = 1 + negentropy_B / np.float32(math.log(logits_BC.shape[-1]))
-        return np.asarray(certainty_B.clip(0, 1))
-    p_BC = exp_BC / total_B1
-    if kind == "max-prob":
-        return np.asarray(p_BC.max(-1))
-    two_B2 = np.partition(p_BC, -2)[:, -2:]
-    return np.asarray(two_B2[:, 1] - two_B2[:, 0])
+    return MEASURES[kind](logits_BC).astype(np.float32)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -309,6 +346,30 @@ def _check_manifest(manifest: Any) -> None:
     _need(_numbers(transform["std"], 3, 1e-6, 10), "transform.std: three positive ones are needed")
     kind = transform["interpolation"].partition(",")[0].upper()
     _need(kind in Image.Resampling.__members__, "transform.interpolation: is unknown")
+
+
+def _check_state(state: Any) -> None:
+    if not isinstance(state, dict) or state.get("schema") != STATE_SCHEMA:
+        raise Unusable(f"is not of schema {STATE_SCHEMA}")
+    counts = [*state["exits"], state["audited"], state["disagreed"]]
+    _need(all(type(n) is int and 0 <= n < 1 << 53 for n in counts), "counts are no numbers")
+    _need(set(state["alarms"]) <= {"risk", "cost"}, "alarms: there are risk and cost")
+    for name in ("watched_sha256", "max_risk", "max_cost", "delta"):
+        _need(name in state, f"{name}: is missing")
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Whole or not at all: written beside ``path``, and renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("w") as file:
+            json.dump(record, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _check_labels(labels: Any) -> None:
@@ -426,34 +487,99 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     parser.add_argument("--batch-size", metavar="N", type=_positive)
     parser.add_argument("--threads", metavar="N", type=_positive)
+    audit = parser.add_argument_group(
+        "audit", "whether the images are still what the policy was calibrated on"
+    )
+    audit.add_argument(
+        "--audit", metavar="SHARE", type=_share, help="of the images that go to the last exit too"
+    )
+    audit.add_argument(
+        "--max-risk", metavar="E", type=_probability,
+        help="share of other answers than the last exit's that is promised; default: the policy's",
+    )  # fmt: skip
+    audit.add_argument(
+        "--delta", metavar="D", type=_probability,
+        help="probability of a false alarm; default: the policy's, or 0.1",
+    )  # fmt: skip
+    audit.add_argument(
+        "--audit-state", metavar="FILE", type=Path, help="keep what was seen between calls"
+    )
+    audit.add_argument("--fail-on-drift", action="store_true", help="exit code 5 after an alarm")
     asked = parser.parse_args(arguments)
+    about = (asked.max_risk, asked.delta, asked.audit_state, asked.fail_on_drift)
+    if asked.audit is None and about != (None, None, None, False):
+        parser.error("--max-risk, --delta, --audit-state and --fail-on-drift need --audit 0.02")
     try:
         network = Network(Path(__file__).resolve().parent, asked.threads)
+        watch = asked.audit and network.watch(
+            asked.audit,
+            lambda sentence: _say("warning", sentence),
+            max_risk=asked.max_risk,
+            delta=asked.delta,
+            state=asked.audit_state,
+        )
+        code = _classify_all(network, watch, asked.images, asked.batch_size)
     except ModuleNotFoundError as problem:
         return _complain(f"needs {problem.name}: pip install {problem.name}", 2)
     except Unusable as problem:
         return _complain(problem, 3)
-    code, size = 0, asked.batch_size or (1 if network.single_file else 64)
-    for start in range(0, len(asked.images), size):
-        read: list[tuple[Path, Array]] = []
-        for path in asked.images[start : start + size]:
-            try:
-                read.append((path, network.prepare(path)))
-            except Unusable as problem:
-                code = _complain(problem, 3)
-        if not read:
-            continue
-        try:
-            exited = network.classify(np.stack([image for _, image in read]))
-        except Unusable as problem:
-            return _complain(problem, 3)
-        for (path, _), *way in zip(read, *(a.tolist() for a in exited), strict=True):
-            try:
-                record = network.record(path, *way)
-            except Unusable as problem:
-                return _complain(problem, 3)
-            sys.stdout.write(json.dumps(record) + "\n")
+    except OSError as problem:
+        return _complain(f"{problem.filename}: {problem.strerror}", 3)
+    if watch is None:
+        return code
+    _say("note", watch.summary())
+    if asked.fail_on_drift and watch.alarms and not code:
+        return _complain(f"the policy's promise is broken ({', '.join(watch.alarms)})", 5)
     return code
+
+
+def _classify_all(
+    network: Network, watch: Watch | None, images: Sequence[Path], batch_size: int | None
+) -> int:
+    """Print a line per image; the exit code says whether all could be read."""
+    code, size = 0, batch_size or (1 if network.single_file else 64)
+    try:
+        for start in range(0, len(images), size):
+            read: list[tuple[Path, Array]] = []
+            for path in images[start : start + size]:
+                try:
+                    read.append((path, network.prepare(path)))
+                except Unusable as problem:
+                    code = _complain(problem, 3)
+            if read:
+                for record in _classified(network, watch, read):
+                    sys.stdout.write(json.dumps(record) + "\n")
+    finally:
+        if watch is not None:
+            watch.keep()
+    return code
+
+
+def _classified(
+    network: Network, watch: Watch | None, read: Sequence[tuple[Path, Array]]
+) -> Iterator[dict[str, Any]]:
+    """What is printed about the images of a batch."""
+    images_BCHW = np.stack([image for _, image in read])
+    last: dict[int, int] = {}  # place of an image → what the last exit says
+    if watch is not None and len(drawn := watch.draw(len(read))):
+        said = network.classify(images_BCHW[drawn], all_stay=True)
+        last = dict(zip(drawn.tolist(), said.label_B.tolist(), strict=True))
+    exited = network.classify(images_BCHW)
+    if watch is not None:
+        agreed = [label == int(exited.label_B[place]) for place, label in last.items()]
+        watch.observe(exited.exit_B.tolist(), agreed)
+    for place, ((path, _), *way) in enumerate(
+        zip(read, *(a.tolist() for a in exited), strict=True)
+    ):
+        record = network.record(path, *way)
+        if place in last:
+            label = last[place]
+            record["audit"] = {
+                "label": label, "class": network.classes[label], "agrees": label == way[0],
+            }  # fmt: skip
+        if watch is not None and watch.alarms:
+            record["alarms"] = list(watch.alarms)
+        yield record
 
 
 def _positive(text: str) -> int:
@@ -462,11 +588,32 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _probability(text: str) -> float:
+    value = _share(text)
+    if value == 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number between 0 and 1 is needed")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0, and at most 1, is needed")
+    return value
+
+
 def _complain(problem: object, code: int) -> int:
+    _say("error", problem)
+    return code
+
+
+def _say(what: str, problem: object) -> None:
     # A file's name may hold what a terminal would obey.
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(problem))
-    sys.stderr.write(f"error: {''.join(shown)}\n")
-    return code
+    sys.stderr.write(f"{what}: {''.join(shown)}\n")
 
 
 if __name__ == "__main__":

@@ -30,14 +30,12 @@ from hdkd_cli.evaluation.policy import ExitPolicy, read_policy, write_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.evaluation.times import ExitTimes, read_profile, times_of
+from hdkd_cli.evaluation.watch import DELTA
 from hdkd_cli.files import led_to
 from hdkd_cli.library.wishes import refuse_contradictions, refuse_no_probability, seconds_wanted
 from hdkd_cli.records import Anytime, Budget, Profile
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import EvaluationSettings
-
-DELTA = 0.1
-"""Probability that a guarantee fails, unless another is asked for. [ours]"""
 
 Tell = Callable[[str], object]
 

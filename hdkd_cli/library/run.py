@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-
 from hdkd_cli.choices import ExportPrecision, ExportTarget, HeldOut
 from hdkd_cli.errors import UsageError
+from hdkd_cli.evaluation.audit import Auditing, watching
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
 from hdkd_cli.evaluation.operating_point import geometric_point
@@ -20,11 +19,9 @@ from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.evaluation.times import parse_time
-from hdkd_cli.evaluation.watch import Auditing, Promise, Watch, fingerprint
 from hdkd_cli.files import write_json
 from hdkd_cli.inference import latency, measured
 from hdkd_cli.inference.predictor import Predictor, last_exit
-from hdkd_cli.library.evaluated import DELTA
 from hdkd_cli.library.exporting import export_run
 from hdkd_cli.library.opened import OpenedRun
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network
@@ -145,35 +142,17 @@ class Run(OpenedRun):
             batch_size=self.images_per_pass,
             regroup=regroup,
             top=top,
-            watch=None if audit is None else self._watch(found, point, audit),
+            watch=None
+            if audit is None
+            else watching(
+                found,
+                point,
+                self.costs.macs_K,
+                self.folder.checkpoint().model_sha256,
+                audit,
+                self.warn,
+            ),
             note=self.note,
-        )
-
-    def _watch(self, policy: ExitPolicy, point: OperatingPoint, audit: Auditing) -> Watch:
-        """What holds an operating point to its promise.
-
-        Raises:
-            UsageError: it promises nothing about its answers, and neither does ``audit``.
-            PolicyError: the state is of another policy, or unusable.
-        """
-        given = policy.guarantee
-        promised = given.epsilon if given and given.loss == "disagreement" else None
-        max_risk = audit.max_risk or promised
-        if max_risk is None:
-            raise UsageError(
-                f"--audit: a policy of kind {policy.kind} promises nothing about how many answers "
-                "differ from the last exit's",
-                hint="say --max-risk 0.05, or calibrate with --max-risk",
-            )
-        delta = audit.delta or (given.delta if given and given.delta else DELTA)
-        macs_K = self.costs.macs_K
-        return Watch(
-            Promise.of(policy, point, macs_K, max_risk=max_risk, delta=delta),
-            np.array(macs_K) / macs_K[-1],
-            fingerprint(policy, point, self.folder.checkpoint().model_sha256),
-            audit.share,
-            self.warn,
-            audit.state,
         )
 
     # -- what takes time ----------------------------------------------------------------------

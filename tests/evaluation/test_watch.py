@@ -3,21 +3,17 @@
 import itertools
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 from hdkd_cli.errors import PolicyError, UsageError
+from hdkd_cli.evaluation.audit import Auditing, resume, watching
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.policy import ExitPolicy, FittedOn, OperatingPoint
-from hdkd_cli.evaluation.watch import (
-    Auditing,
-    Promise,
-    Watch,
-    interval,
-    log_capital,
-    lower_bound,
-)
+from hdkd_cli.evaluation.watch import Promise, Watch, interval, log_capital, lower_bound, promised
+from hdkd_cli.files import write_json
 
 BINARY = np.array([0.0, 1.0])
 COST_K = np.array([0.25, 0.5, 1.0])
@@ -90,13 +86,16 @@ def test_the_lower_bound_is_where_the_capital_reaches():
     assert lower_bound(BINARY, np.array([50, 0]), 0.05) == pytest.approx(0, abs=1e-9)
 
 
-def watching(told=lambda _: None, state=None, identity="a" * 64, promise=PROMISE):
-    return Watch(promise, COST_K, identity, 0.5, told, state)
+def watch_of(told=lambda _: None, state=None):
+    watch = Watch(PROMISE, COST_K, "a" * 64, 0.5, told, state and partial(write_json, state))
+    if state is not None and state.exists():
+        resume(watch, state)
+    return watch
 
 
 def test_an_alarm_sounds_once_and_stays():
     told = []
-    watch = watching(told.append)
+    watch = watch_of(told.append)
     watch.observe([0] * 100, [True] * 100)
     assert not watch.alarms
     assert not told
@@ -110,7 +109,7 @@ def test_an_alarm_sounds_once_and_stays():
 
 def test_a_slow_down_sounds_too():
     told = []
-    watch = watching(told.append)
+    watch = watch_of(told.append)
     watch.observe([0, 1, 2] * 100, [])
     assert not watch.alarms
     watch.observe([2] * 300, [])
@@ -119,49 +118,57 @@ def test_a_slow_down_sounds_too():
 
 
 def test_about_so_many_are_drawn():
-    watch = watching()
+    watch = watch_of()
     drawn = np.concatenate([watch.draw(50) for _ in range(200)])
     assert set(drawn) == set(range(50))
     assert 0.45 < len(drawn) / 10_000 < 0.55
 
 
-def test_the_promised_cost_allows_for_the_sample(policy_of):
-    policy = policy_of(samples=200, val_macs=30.0)
-    promise = Promise.of(policy, policy.points[0], (10, 60, 110), max_risk=0.1, delta=0.2)
+def test_the_promised_cost_allows_for_the_sample():
+    promise = Promise.of((10, 60, 110), 30.0, 200, max_risk=0.1, delta=0.2)
     spread = math.sqrt(math.log(4 / 0.2) / 400)
     assert promise.max_cost == pytest.approx((30 + 100 * spread) / 110)
-    few = policy_of(samples=1, val_macs=110.0)
-    assert Promise.of(few, few.points[0], (10, 60, 110), max_risk=0.1, delta=0.2).max_cost == 1
+    assert Promise.of((10, 60, 110), 110.0, 1, max_risk=0.1, delta=0.2).max_cost == 1
 
 
-@pytest.fixture
-def policy_of():
-    def made(samples, val_macs):
+def test_what_is_asked_for_goes_before_what_is_guaranteed():
+    given = {"loss": "disagreement", "epsilon": 0.05, "delta": 0.2}
+    assert promised(given, None, None) == (0.05, 0.2)
+    assert promised(given, 0.1, 0.3) == (0.1, 0.3)
+    assert promised(given | {"loss": "accuracy-gap", "delta": None}, None, None) == (None, 0.1)
+    assert promised(None, None, None) == (None, 0.1)
+
+
+def test_what_decides_about_leaving_is_watched():
+    def identity(checkpoint="c" * 64, **changes):
         point = OperatingPoint(
-            target_macs=None, thresholds=(0.5, 0.5), val_macs=val_macs, val_top1_pct=50.0
-        )
-        return ExitPolicy(
+            target_macs=None, thresholds=(0.5, None), val_macs=30.0, val_top1_pct=50.0
+        ).model_copy(update=changes)
+        policy = ExitPolicy(
             kind="optimal",
             confidence="margin",
             combination=fixed_combination("mean", (10, 60, 110)),
             temperatures=(1.0,) * 3,
             points=(point,),
-            fitted_on=FittedOn(checkpoint_sha256=None, split=None, samples=samples),
+            fitted_on=FittedOn(checkpoint_sha256=None, split=None, samples=9),
         )
+        asked = Auditing(0.5, max_risk=0.1)
+        return watching(policy, point, (10, 60, 110), checkpoint, asked, print).identity
 
-    return made
+    assert identity() == identity(val_top1_pct=60.0)
+    assert len({identity(), identity("d" * 64), identity(thresholds=(0.5, 0.9))}) == 3
 
 
 def test_counts_go_on_in_a_file(tmp_path):
     path, told = tmp_path / "state.json", []
-    first = watching(told.append, path)
+    first = watch_of(told.append, path)
     first.observe([0, 1, 2, 2], [True, False])
     first.keep()
-    second = watching(told.append, path)
+    second = watch_of(told.append, path)
     assert second.exits_K.tolist() == [1, 1, 2]
     assert second.agreed_2.tolist() == [1, 1]
     second.observe([0] * 60, [False] * 60)  # an alarm is kept at once
-    assert second.alarms == watching(told.append, path).alarms == ("risk",)
+    assert second.alarms == watch_of(told.append, path).alarms == ("risk",)
     assert [text.startswith("since an earlier call") for text in told] == [False, True]
 
 
@@ -181,15 +188,15 @@ def test_counts_go_on_in_a_file(tmp_path):
 )
 def test_other_states_are_refused(tmp_path, change, message):
     path = tmp_path / "state.json"
-    watch = watching(state=path)
+    watch = watch_of(state=path)
     watch.observe([0, 1, 2, 2], [True, False])
     watch.keep()
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(PolicyError, match=message):
-        watching(state=path)
+        watch_of(state=path)
     path.write_text("{")
     with pytest.raises(PolicyError, match=r"state\.json"):
-        watching(state=path)
+        watch_of(state=path)
 
 
 @pytest.mark.parametrize(

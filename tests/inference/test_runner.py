@@ -1,5 +1,6 @@
 """The runner repeats what the package does, with numpy and pillow alone."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -15,28 +16,33 @@ from PIL import Image
 
 from hdkd_cli.choices import ConfidenceKind
 from hdkd_cli.data import transform
-from hdkd_cli.evaluation.confidence import confidence
-from hdkd_cli.evaluation.measures import combine
+from hdkd_cli.evaluation.audit import Auditing, watching
 from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import choose_exits
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import runner
 from hdkd_cli.inference.predictor import Transform
+from hdkd_cli.inference.standalone import standalone
 from hdkd_cli.settings.schema import DataSettings
+
+
+def test_it_is_written_as_one_file_that_needs_nothing_of_this_package():
+    tree = ast.parse(standalone(Path(runner.__file__)))
+    imported = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not {name for name in imported if name.startswith("hdkd")}
+    defined = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    assert len(defined) == len(set(defined))
+    assert {"combine", "max_prob", "Watch", "main"} <= set(defined)
 
 
 def test_the_runner_knows_all_confidences():
     assert get_args(ConfidenceKind) == runner.CONFIDENCES
-
-
-@pytest.mark.parametrize("kind", runner.CONFIDENCES)
-@pytest.mark.parametrize("spread", [0.1, 3, 300])
-def test_confidence_is_that_of_evaluation(kind, spread):
-    logits = spread * np.random.default_rng(0).standard_normal((200, 7)).astype(np.float32)
-    found = runner.confidence(logits, kind)
-    assert found.dtype == np.float32
-    assert np.abs(found - confidence(logits, kind)).max() < 1e-6
 
 
 class Table:
@@ -87,17 +93,6 @@ def test_what_is_not_a_number_is_no_answer():
         runner.Network.classify(network, np.arange(3))
     left = runner.Network.classify(network, np.arange(2))
     assert left.exit_B.tolist() == [1, 1]
-
-
-def test_combination_is_that_of_evaluation():
-    logits = np.random.default_rng(0).standard_normal((3, 50, 4)).astype(np.float32)
-    weights = (1.0, 0.0, 0.0), (0.3, 0.7, 0.0), (0.25, 0.0, 0.75)
-    for k, row in enumerate(weights):
-        seen = list(logits[: k + 1])
-        ours = combine(seen, row, 1.7)
-        found = runner.combine(seen, row, 1.7)
-        assert np.abs(found - ours).max() < 1e-6
-        assert np.array_equal(logits[0], seen[0])
 
 
 def pictures():
@@ -167,6 +162,56 @@ def files(learned, tmp_path_factory):
     for number, index in enumerate(indices):
         source.image(index).save(folder / f"{number:02}.png")
     return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+def test_an_audit_goes_on_where_another_ended(exported, network, learned, files, tmp_path):
+    """One promise, one state file, here and in ``hdkd predict``; then the exit code of an alarm."""
+    state = tmp_path / "state.json"
+    asked = ["--audit", 1, "--max-risk", 0.9, "--audit-state", state]
+    done = alone(exported, *files, *asked, "--batch-size", 7)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    last_B = network.classify(learned.images[: len(files)].numpy(), all_stay=True).label_B
+    assert [record["audit"] for record in records] == [
+        {"label": last, "class": str(last), "agrees": record["label"] == last}
+        for record, last in zip(records, last_B.tolist(), strict=True)
+    ]
+    assert f"{len(files)} of {len(files)} images audited" in done.stderr
+    assert done.stderr.count("drift (cost)") == 1  # of a policy that was never measured
+    assert records[-1]["alarms"] == ["cost"]
+
+    macs, policy = network.manifest["macs"], learned.policy
+    sha256, told = network.manifest["checkpoint_sha256"], []
+    auditing = Auditing(1, max_risk=0.9, state=state)
+    watch = watching(policy, policy.points[0], macs, sha256, auditing, told.append)
+    assert watch.exits_K.sum() == watch.agreed_2.sum() == len(files)
+    assert told[0].startswith("since an earlier call, drift (cost)")
+    watch.observe([0], [True])
+    watch.keep()
+
+    done = alone(exported, files[0], *asked, "--fail-on-drift")
+    assert done.returncode == 5
+    assert f"{len(files) + 2} of {len(files) + 2} images audited" in done.stderr
+    done = alone(exported, files[0], *asked, "--delta", 0.3)
+    assert done.returncode == 3
+    assert "another policy, checkpoint or promise" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--audit", 0.5], 3, "promises nothing about answers"),
+        (["--audit", 2], 2, "at most 1"),
+        (["--fail-on-drift"], 2, "need --audit"),
+        (["--audit", 0.5, "--max-risk", 1], 2, "between 0 and 1"),
+    ],
+)
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+def test_an_audit_that_cannot_be(exported, files, arguments, code, message):
+    done = alone(exported, files[0], *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("exported", ["onnx"], indirect=True)
