@@ -21,7 +21,7 @@ from performance import rewrite
 
 HERE = Path(__file__).parent
 BOUNDED: dict[str, tuple[str, ...]] = {
-    "step_public": ("--trials", "4"),
+    "step_public": ("--trials", "3"),
     "step_cpu": ("--trials", "3"),
     "overhead": ("--trials", "3", "--batch", "32"),
     "thresholds": ("--trials", "3"),

@@ -286,19 +286,34 @@ def test_without_a_place_to_keep_it_the_library_serves_one_process(tmp_path):
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
+WRONG = """#!/bin/sh
+[ "$1" = --version ] && exec {compiler} --version
+sed 's/v <= 0/v <= 9/' {source} > {folder}/wrong.cpp
+exec {compiler} $(echo "$@" | sed 's|{source}|{folder}/wrong.cpp|')
+"""
+
+
 @pytest.mark.slow
-def test_a_failing_compiler_is_told(tmp_path):
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_failing_compiler_is_told(tmp_path, wrong):
     code = (
         "from hdkd_cli.models.fused import Unavailable, library\n"
         "for _ in range(2):\n"
         "    try: library()\n"
         "    except Unavailable as reason: print(reason)\n"
     )
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "CXX": "false"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["false fails: it says nothing"] * 2
-    assert not (tmp_path / "hdkd").exists()
+    command, said = "false", "false fails: it says nothing"
+    if wrong:
+        script = tmp_path / "wrong"
+        names = {"compiler": compiler()[0], "source": SOURCE, "folder": tmp_path}
+        script.write_text(WRONG.format(**names))
+        script.chmod(0o700)
+        command, said = str(script), f"what {script} makes of the operator is wrong"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "CXX": command}
+    python = [sys.executable, "-c", code]
+    done = subprocess.run(python, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [said] * 2
+    assert not list(tmp_path.glob("cache/hdkd/operators/*"))
 
 
 @pytest.mark.slow

@@ -17,14 +17,15 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from ctypes import c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 
 import torch
 
 from hdkd_cli.files import atomic_path, sha256_bytes, user_cache
+from hdkd_cli.models.fused.binding import bind
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
+BINDING = Path(__file__).with_name("binding.py")
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -42,17 +43,6 @@ LEVELS = {
 }
 """What torch says of the processor's vectors → how to compile for it; others: as it comes."""
 SHARED = ("-fPIC", "-shared")
-SIGNATURES = {
-    # x, y, rows, channels, weight, bias, running mean and variance, momentum, epsilon,
-    # statistics, threads
-    "forward": (*[c_void_p] * 2, *[c_int64] * 2, *[c_void_p] * 4, *[c_double] * 2, c_void_p, c_int),
-    # x, gradient, its stride, to x, rows, channels, weight, bias, statistics,
-    # to parameters, threads
-    "backward": (*[c_void_p] * 2, c_int64, c_void_p, *[c_int64] * 2, *[c_void_p] * 4, c_int),
-    # x, of x, its stride, of y, rows, channels, weight, bias, of weight, of bias,
-    # statistics, threads
-    "tangent": (*[c_void_p] * 2, c_int64, c_void_p, *[c_int64] * 2, *[c_void_p] * 5, c_int),
-}
 
 
 class Unavailable(Exception):
@@ -80,16 +70,11 @@ def available() -> bool:
 def _library() -> ctypes.CDLL | Unavailable:
     """The outcome of the only attempt of this process."""
     try:
-        loaded = _compiled()
+        return _compiled()
     except Unavailable as reason:
         return reason
     except OSError as problem:
         return Unavailable(f"the compiled operator cannot be loaded ({problem})")
-    for name, types in SIGNATURES.items():
-        for dtype in ("float32", "bfloat16"):
-            function = getattr(loaded, f"{name}_{dtype}")
-            function.argtypes, function.restype = types, None
-    return loaded
 
 
 def compiler() -> list[str]:
@@ -121,16 +106,20 @@ def _compiled() -> ctypes.CDLL:
 
     def compile_to(path: Path) -> None:
         _run([*command, *flags, *SHARED, str(SOURCE), "-o", str(path)])
+        try:
+            _run([sys.executable, str(BINDING), str(path)])
+        except Unavailable:
+            raise Unavailable(f"what {command[0]} makes of the operator is wrong") from None
 
     with suppress(OSError):
         if not kept.is_file():
             with atomic_path(kept) as temporary:
                 compile_to(temporary)
-        return ctypes.CDLL(str(kept))
+        return bind(str(kept))
     with tempfile.TemporaryDirectory(prefix="hdkd-") as folder:
         path = Path(folder) / kept.name
         compile_to(path)
-        return ctypes.CDLL(str(path))  # stays loaded when the file is gone
+        return bind(str(path))  # stays loaded when the file is gone
 
 
 def _run(command: list[str]) -> str:
