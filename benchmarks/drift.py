@@ -20,9 +20,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from hdkd_cli.evaluation.calibration import POLICIES, fit_policy
+from hdkd_cli.evaluation.operating_point import everybody_stays
 from hdkd_cli.evaluation.watch import Promise, log_capital
 from hdkd_cli.inference.early_exit import EarlyExit
-from hdkd_cli.inference.latency import everybody_stays
 from hdkd_cli.library.run import Run
 
 SHARE, BATCH, STREAMS = 0.02, 64, 100

@@ -687,6 +687,15 @@ class Speedup(Part):
     """How much of the promise of multiply-accumulates was kept."""
     realised_over_stage_time: float
     """How much of the promise of stage times was kept."""
+    last_exit_images_per_s: float | None = None
+    """All images to the last exit, whose answer alone counts: no other head runs. With exits that
+    are combined this is a faster network than the full one, with other answers."""
+    last_exit_runtime: RuntimeName = "torch"
+    """What that is fastest in."""
+    last_exit_theoretical_speedup: float | None = None
+    """What multiply-accumulates promise against it."""
+    last_exit_realised_speedup: float | None = None
+    """What was measured against it."""
     regrouped_images_per_s: float | None = None
     """With samples waiting before each stage until a batch is full; None: batches of one."""
     regrouped_speedup: float | None = None

@@ -63,6 +63,10 @@ class Exited:
     @classmethod
     def of(cls, parts: Sequence[Leaving]) -> Exited:
         """All samples of a batch, group by group as they left."""
+        if len(parts) == 1:  # the groups keep the order of the batch
+            (one,) = parts
+            exit_B = np.full(len(one.place_B), one.exit)
+            return cls(one.prediction_B, exit_B, one.confidence_B, one.logits_BC)
         samples = sum(len(left.place_B) for left in parts)
         logits_BC = parts[0].logits_BC
         exited = cls.nobody_yet(samples, None if logits_BC is None else logits_BC.shape[-1])
@@ -148,7 +152,7 @@ class Walk:
         keep_logits: bool = False,
     ) -> None:
         check_exits(policy, net.num_exits)
-        self.net = net.eval()
+        self.run_in(net)
         self.policy = policy
         self.keep_logits = keep_logits
         # The last exit takes all samples: no confidence is below 0.
@@ -162,13 +166,18 @@ class Walk:
         self.heads = read_by(used)
         self.read_later_K = [read_by([i for i in used if i > k]) for k in range(net.num_exits)]
 
+    def run_in(self, net: MultiExitNet) -> None:
+        """Run the stages of ``net`` from now on: the same network, maybe in another runtime."""
+        self.net = net.eval()
+        self._stages = list(net.stages)
+
     def begin(self, images_BCHW: Tensor, place_B: Numbers) -> Group:
         """Samples before the first stage."""
         return Group(place_B, self.net.start(images_BCHW), {})
 
     def advance(self, k: int, group: Group) -> tuple[Leaving | None, Group | None]:
         """Take samples through stage ``k``: (those that leave there, those that go on)."""
-        stage, logits = self.net.stages[k], group.logits
+        stage, logits = self._stages[k], group.logits
         if k in self.heads:
             state, said_BC = stage.both(group.state)
             logits = logits | {k: said_BC.float().numpy(force=True)}
@@ -181,14 +190,15 @@ class Walk:
         combined_BC = self._combined(k, logits)
         confidence_B = confidence(combined_BC, self.policy.confidence)
         kept_BC = combined_BC if self.keep_logits else None
-        if k == self.net.num_exits - 1:
+        if k == len(self._stages) - 1:
             return Leaving(k, group.place_B, combined_BC.argmax(-1), confidence_B, kept_BC), None
         # NaN is below no threshold, so it leaves here, and `refuse_nan` sees it.
         stays_B = confidence_B < self.threshold_K[k]
-        if stays_B.all():
+        staying = np.count_nonzero(stays_B)
+        if staying == len(stays_B):
             return None, going
         left = Leaving(k, group.place_B, combined_BC.argmax(-1), confidence_B, kept_BC)
-        if not stays_B.any():
+        if staying == 0:
             return left, None
         return left.only(np.flatnonzero(~stays_B)), _narrowed(going, np.flatnonzero(stays_B))
 
@@ -234,7 +244,7 @@ class EarlyExit:
 
     def go_on_with(self, net: MultiExitNet) -> None:
         """Run the same stages in another runtime from now on."""
-        self._walk.net = net.eval()
+        self._walk.run_in(net)
 
     def __call__(self, images_BCHW: Tensor) -> Exited:
         """Classify a batch. No stage sees a sample that has left.
@@ -245,7 +255,7 @@ class EarlyExit:
         with torch.inference_mode():
             parts = []
             group: Group | None = self._walk.begin(images_BCHW, np.arange(len(images_BCHW)))
-            for k in range(self._walk.net.num_exits):
+            for k in range(len(self._walk.threshold_K)):
                 if group is None:
                     break
                 left, group = self._walk.advance(k, group)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdkd_cli.evaluation.operating_point import everybody_stays
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.inference.early_exit import EarlyExit
-from hdkd_cli.inference.latency import everybody_stays
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.inference.timing import in_turn
 from hdkd_cli.models.contract import MultiExitNet

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hdkd_cli.devices import keep_freed_memory
+from hdkd_cli.models.blocks import ConvBnRelu
 from hdkd_cli.models.contract import MultiExitNet
 
 
@@ -39,11 +40,12 @@ def memory_order(device: torch.device) -> torch.memory_format:
 def folded(net: MultiExitNet) -> MultiExitNet:
     """A copy of ``net`` in evaluation mode in which no BatchNorm follows a convolution.
 
-    Seen are neighbours in an ``nn.Sequential``, where what follows what is certain; any other
-    BatchNorm stays as it is.
+    Seen are neighbours in an ``nn.Sequential`` or `ConvBnRelu`, where what follows what is certain;
+    any other BatchNorm stays as it is.
     """
     net = copy.deepcopy(net).eval()
-    chains = [m for m in net.modules() if type(m).forward is nn.Sequential.forward]
+    certain = (nn.Sequential.forward, ConvBnRelu.forward)
+    chains = [m for m in net.modules() if type(m).forward in certain]
     for chain in chains:
         assert isinstance(chain, nn.Sequential)
         for i in reversed(range(len(chain) - 1)):

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdkd_cli.choices import RuntimeName
+from hdkd_cli.evaluation.operating_point import everybody_stays, last_exit
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.inference.early_exit import EarlyExit, Walk
 from hdkd_cli.inference.fold import memory_order
@@ -39,14 +40,6 @@ def device_of(net: MultiExitNet) -> torch.device:
     """Where a network is: one in onnxruntime, which has no parameters, on the CPU."""
     parameter = next(net.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
-
-
-def everybody_stays(policy: ExitPolicy) -> OperatingPoint:
-    """The point at which all samples go to the last exit: what early exit is compared with.
-
-    It gives the full network's answers, and runs no head that they do not need.
-    """
-    return policy.points[0].model_copy(update={"thresholds": (None,) * (policy.num_exits - 1)})
 
 
 class StageClock:
@@ -179,7 +172,7 @@ def _latency(times: TimeToExits, k: int) -> Latency:
 
 def images_needed(seconds_per_image: float, batch_size: int, seconds: float, runtimes: int) -> int:
     """How many images `profile_policy` has time for: whole batches, at least one."""
-    arms = 4 * runtimes
+    arms = 5 * runtimes
     a_batch = arms * (LEAST_ROUNDS + 1) * batch_size * seconds_per_image
     return batch_size * int(min(_MOST_BATCHES, max(1, seconds * SHARES["policy"] / a_batch)))
 
@@ -210,7 +203,8 @@ def profile_policy(
     """
     nets = runtimes.all()
     bodies_K, heads_K = _macs_of_parts(runtimes.trained, costs)
-    compared = partial(_compared, nets, (bodies_K, heads_K), policy, point)
+    alone = last_exit(costs.macs_K)
+    compared = partial(_compared, nets, (bodies_K, heads_K), policy, point, alone)
     whole, share_K = compared(images_NCHW, batch_size, seconds * SHARES["policy"])
     singles = _singles(nets, images_NCHW[:1], seconds * SHARES["policy_one"])
     one, _ = compared(images_NCHW[:singles], 1, seconds * SHARES["policy_one"])
@@ -241,6 +235,7 @@ def _compared(
     macs_of_parts: tuple[Floats, Floats],
     policy: ExitPolicy,
     point: OperatingPoint,
+    alone: ExitPolicy,
     images_NCHW: Tensor,
     batch_size: int,
     seconds: float,
@@ -273,6 +268,7 @@ def _compared(
 
     for name, net in nets.items():
         arms[f"full {name}"] = on_all(EarlyExit(net, policy, stays))
+        arms[f"alone {name}"] = on_all(EarlyExit(net, alone, everybody_stays(alone)))
         arms[f"early {name}"] = leaving(EarlyExit(net, policy, point))
         arms[f"stages {name}"] = on_all(clocks[name])
         if batch_size > 1:
@@ -284,6 +280,7 @@ def _compared(
         return min((float(np.median(taken[f"{what} {name}"])), name) for name in nets)
 
     (full, full_name), (early, name) = fastest("full"), fastest("early")
+    last, last_name = fastest("alone")
     regrouped = fastest("regrouped")[0] if batch_size > 1 else None
     exit_N = np.concatenate(exits)
     share_K = np.bincount(exit_N, minlength=policy.num_exits) / len(exit_N)
@@ -294,12 +291,14 @@ def _compared(
         seconds_K2: Floats = np.median(np.array(clocks[name].seconds[len(batches) :]), axis=0)
         return seconds_K2[:, 0], seconds_K2[:, 1]
 
-    def speedup(whole: tuple[Floats, Floats], parts: tuple[Floats, Floats]) -> float:
-        last = _to_exits(*whole, heads_full)[-1]
-        return float(last / (share_K @ _to_exits(*parts, heads)))
+    def speedup(
+        whole: tuple[Floats, Floats], parts: tuple[Floats, Floats], needed: Collection[int]
+    ) -> float:
+        return float(_to_exits(*whole, needed)[-1] / (share_K @ _to_exits(*parts, heads)))
 
-    by_macs = speedup(macs_of_parts, macs_of_parts)
-    by_stages = speedup(stages(full_name), stages(name))
+    by_macs = speedup(macs_of_parts, macs_of_parts, heads_full)
+    over_last = speedup(macs_of_parts, macs_of_parts, {policy.num_exits - 1})
+    by_stages = speedup(stages(full_name), stages(name), heads_full)
     realised = full / early
     found = Speedup(
         batch=batch_size,
@@ -312,6 +311,10 @@ def _compared(
         realised_speedup=realised,
         realised_over_theoretical=realised / by_macs,
         realised_over_stage_time=realised / by_stages,
+        last_exit_images_per_s=len(exit_N) / last,
+        last_exit_runtime=last_name,
+        last_exit_theoretical_speedup=over_last,
+        last_exit_realised_speedup=last / early,
         regrouped_images_per_s=regrouped and len(exit_N) / regrouped,
         regrouped_speedup=regrouped and full / regrouped,
     )

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hdkd_cli.evaluation.operating_point import everybody_stays
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.simulate import choose_exits, threshold_array
 from hdkd_cli.evaluation.table import ExitTable
 from hdkd_cli.inference.early_exit import EarlyExit
-from hdkd_cli.inference.latency import StageClock, device_of, everybody_stays
+from hdkd_cli.inference.latency import StageClock, device_of
 from hdkd_cli.inference.timing import LEAST_ROUNDS, in_turn, seconds_of
 from hdkd_cli.models.contract import MultiExitNet
 

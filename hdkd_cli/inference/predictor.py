@@ -18,14 +18,12 @@ from torch import Tensor
 from hdkd_cli.data.transform import Normalise, frame, read_image, to_pixels, to_rgb
 from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
-from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.measures import softmax
-from hdkd_cli.evaluation.policy import ExitPolicy, FittedOn, OperatingPoint
+from hdkd_cli.evaluation.operating_point import everybody_stays
+from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.watch import Watch
 from hdkd_cli.inference.arriving import batches_of
 from hdkd_cli.inference.early_exit import EarlyExit, Exited, Floats
-from hdkd_cli.inference.fold import memory_order
-from hdkd_cli.inference.latency import everybody_stays
 from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.models.contract import MultiExitNet
@@ -105,26 +103,6 @@ def listed(images: AnyImage | Sequence[AnyImage] | Tensor) -> list[AnyImage]:
     if isinstance(images, str | Path | Image.Image | Tensor):
         return [images]
     return list(images)
-
-
-def last_exit(macs_K: Sequence[int]) -> ExitPolicy:
-    """What stands in for a missing policy: all images take the last exit. Fitted on nothing.
-
-    Args:
-        macs_K: Cost of each exit.
-    """
-    nowhere = (None,) * (len(macs_K) - 1)
-    point = OperatingPoint(
-        target_macs=None, thresholds=nowhere, val_macs=macs_K[-1], val_top1_pct=0
-    )
-    return ExitPolicy(
-        kind="geometric",
-        confidence="max-prob",
-        combination=fixed_combination("single", macs_K),
-        temperatures=(1.0,) * len(macs_K),
-        points=(point,),
-        fitted_on=FittedOn(checkpoint_sha256=None, split=None, samples=1),
-    )
 
 
 class Predictor:
@@ -223,7 +201,7 @@ class Predictor:
         parts = []
         if pixels:
             self._began = self._began or time.monotonic()
-            order = memory_order(self.device)
+            order = self._runtimes.memory_order
             pixels_B3HW = torch.stack(pixels).to(self.device).contiguous(memory_format=order)
             images = self.transform.normalised(pixels_B3HW, self.device)
             if self.watch is not None:

@@ -10,7 +10,7 @@ import torch
 
 from hdkd_cli.choices import RuntimeKind, RuntimeName
 from hdkd_cli.errors import ExportError, UsageError
-from hdkd_cli.inference.fold import deployed
+from hdkd_cli.inference.fold import deployed, memory_order
 from hdkd_cli.inference.timing import in_turn
 from hdkd_cli.models.contract import MultiExitNet
 
@@ -61,6 +61,11 @@ class Runtimes:
     def net(self) -> MultiExitNet:
         """The network in the runtime in use."""
         return self._nets[self.name]
+
+    @property
+    def memory_order(self) -> torch.memory_format:
+        """The order in which it likes its images."""
+        return torch.contiguous_format if self.name == "onnx" else memory_order(self.device)
 
     def all(self) -> dict[RuntimeName, MultiExitNet]:
         """The network in every runtime that may be used, those of ``auto`` built now."""

@@ -50,7 +50,7 @@ class Regrouped:
 
     def go_on_with(self, net: MultiExitNet) -> None:
         """Run the same stages in another runtime from now on; states are the same in all."""
-        self._walk.net = net.eval()
+        self._walk.run_in(net)
 
     def feed(self, images_BCHW: Tensor) -> Exited:
         """Take in images, any number; return the answers that are next in order, maybe none.

@@ -179,21 +179,22 @@ class Evaluated(ABC):
             UsageError: no policy is given and none was calibrated; there is no network to measure.
             PolicyError: the policy is missing, unusable, or of another network.
         """
-        if measured:
-            self._refuse_to_measure()
-            if images is not None:
-                raise UsageError("--measured times images of a split: it does not go with --images")
+        timed = self._clock() if measured else None
+        if measured and images is not None:
+            raise UsageError("--measured times images of a split: it does not go with --images")
         found, scores = self.find_policy(policy), self.scores(split, images=images)
         for warning in check_policy(found, scores, allow_mismatch=self.allow_mismatch):
             self.warn(warning)
         record = budget(found, scores, run=self.name)
-        return self._with_seconds(record, found, scores) if measured else record
+        return record if timed is None else timed(record, found, scores)
 
-    def _refuse_to_measure(self) -> None:
-        raise UsageError("--measured runs the network: it needs RUN, not --scores")
+    @abstractmethod
+    def _clock(self) -> Callable[[Budget, ExitPolicy, Scores], Budget]:
+        """What runs every point on some images and adds what it took to its row.
 
-    def _with_seconds(self, record: Budget, policy: ExitPolicy, scores: Scores) -> Budget:
-        raise NotImplementedError
+        Raises:
+            UsageError: there is no network to run.
+        """
 
     def calibrate(
         self,

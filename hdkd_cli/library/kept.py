@@ -6,7 +6,7 @@ network or the images is asked of `Run`, which is imported then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from os import PathLike
@@ -183,8 +183,5 @@ class KeptRun(Evaluated):
 
     # -- what runs the network ----------------------------------------------------------------
 
-    def _refuse_to_measure(self) -> None:
-        """A run has a network to measure."""
-
-    def _with_seconds(self, record: Budget, policy: ExitPolicy, scores: Scores) -> Budget:
-        return self._opened._time_points(record, policy, scores)
+    def _clock(self) -> Callable[[Budget, ExitPolicy, Scores], Budget]:
+        return self._opened._time_points

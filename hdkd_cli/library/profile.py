@@ -8,9 +8,9 @@ from pathlib import Path
 from hdkd_cli.choices import RuntimeKind
 from hdkd_cli.data import open_data
 from hdkd_cli.devices import describe_device, resolve_device
+from hdkd_cli.evaluation.operating_point import last_exit
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.inference import latency
-from hdkd_cli.inference.predictor import last_exit
 from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.library.evaluated import Tell, quiet
 from hdkd_cli.models.cost import ExitCosts, measure_costs

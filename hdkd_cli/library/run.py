@@ -14,14 +14,14 @@ from hdkd_cli.errors import UsageError
 from hdkd_cli.evaluation.audit import Auditing, watching
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.compatibility import check_checkpoint, check_exits
-from hdkd_cli.evaluation.operating_point import geometric_point
+from hdkd_cli.evaluation.operating_point import geometric_point, last_exit
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.evaluation.times import parse_time
 from hdkd_cli.files import write_json
 from hdkd_cli.inference import latency, measured
-from hdkd_cli.inference.predictor import Predictor, last_exit
+from hdkd_cli.inference.predictor import Predictor
 from hdkd_cli.library.exporting import export_run
 from hdkd_cli.library.opened import OpenedRun
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network

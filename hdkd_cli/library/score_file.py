@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from hdkd_cli.choices import (
     HeldOut,
@@ -62,6 +63,9 @@ class ScoreFile(Evaluated):
     @property
     def _run(self) -> None:
         return None
+
+    def _clock(self) -> NoReturn:
+        raise UsageError("--measured runs the network: it needs RUN, not --scores")
 
     def _val_scores(self) -> Scores:
         raise UsageError(

@@ -34,6 +34,11 @@ def test_a_run_under_its_policy(trained: Path, capsys: ANY) -> None:
     for part in (policy, policy["one_by_one"]):
         realised = part["images_per_s"] / part["full_images_per_s"]
         assert part["realised_speedup"] == pytest.approx(realised)
+        assert part["last_exit_realised_speedup"] == pytest.approx(
+            part["images_per_s"] / part["last_exit_images_per_s"]
+        )
+        # It runs no head but its own.
+        assert part["last_exit_theoretical_speedup"] <= part["theoretical_speedup"]
         assert part["realised_over_theoretical"] == pytest.approx(
             realised / part["theoretical_speedup"]
         )

@@ -14,7 +14,7 @@ from hdkd_cli.inference import runtime
 from hdkd_cli.inference.early_exit import EarlyExit, Exited
 from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.inference.stream import Regrouped
-from hdkd_cli.models.contract import MultiExitNet, Stage
+from hdkd_cli.models.contract import MultiExitNet, Stage, narrow
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -164,3 +164,15 @@ def test_a_program_that_computes_something_else_is_not_used():
     runtimes.decide(lambda net: lambda: net.num_exits, 1)
     assert runtimes.name == "torch"
     assert "differs by" in runtimes.reason
+
+
+def test_a_state_that_was_narrowed_is_what_the_next_program_takes(nets):
+    """A program's state remembers its arrays; one of some samples must not."""
+    torch_net, onnx_net, images = nets
+    whole = onnx_net.stages[0].body({"image": images})
+    some = narrow(whole, torch.tensor([3, 1]))
+    wanted = torch_net.stages[0].body({"image": images[[3, 1]]})
+    with torch.inference_mode():
+        _, logits_BC = onnx_net.stages[1].both(some)
+        _, wanted_BC = torch_net.stages[1].both(wanted)
+    assert torch.allclose(logits_BC, wanted_BC, atol=1e-4)
