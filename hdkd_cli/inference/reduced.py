@@ -5,8 +5,10 @@ B images of a batch, C classes.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -101,19 +103,31 @@ def _quantised(stage: bytes, ranges: CalibrationDataReader) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         given, prepared, done = (Path(folder) / f"{n}.onnx" for n in ("given", "prepared", "done"))
         given.write_bytes(stage)
-        quant_pre_process(given, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            done,
-            ranges,
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-        )
+        with _quiet():
+            quant_pre_process(given, prepared, skip_symbolic_shape=True)
+            quantize_static(
+                prepared,
+                done,
+                ranges,
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+            )
         return done.read_bytes()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime tells the root logger of every vector that has one scale only."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _batches(names: Sequence[str], state: Sequence[Array]) -> Iterator[dict[str, Array]]:
