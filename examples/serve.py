@@ -15,7 +15,7 @@ Needs no hdkd and no torch: the programs and run.py of the exported folder do th
 
 # No annotations from __future__: LitServe reads that of decode_request.
 import argparse
-import importlib.util
+import importlib
 import os
 import signal
 import sys
@@ -54,11 +54,8 @@ class Classifier(litserve.LitAPI):
         self.folder, self.threads = folder, threads
 
     def setup(self, device: str) -> None:  # noqa: ARG002
-        spec = importlib.util.spec_from_file_location("run", self.folder / "run.py")
-        assert spec is not None
-        assert spec.loader is not None
-        self.runner = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.runner)
+        sys.path.insert(0, str(self.folder))  # run.py is there
+        self.runner = importlib.import_module("run")
         self.network = self.runner.Network(self.folder, self.threads)
 
     def decode_request(self, request: Request) -> Upload:

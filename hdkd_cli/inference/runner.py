@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,8 +200,8 @@ class Network:
                 raise Unusable(f"{state}: {problem}") from None
         return watch
 
-    def prepare(self, path: Path) -> Array:
-        """Read an image and transform it as evaluation does: float32 (C, H, W).
+    def prepare(self, path: Path | BinaryIO) -> Array:
+        """Read an image, a path or an open file, and transform it as evaluation does: (3, H, W).
 
         Raises:
             Unusable: it is missing or not an image.
@@ -220,7 +220,7 @@ class Network:
             raise Unusable(f"{path}: not a readable image ({_first_line(problem)})") from None
         return normalised(framed(rgb, self.manifest["transform"]), self.manifest["transform"])
 
-    def record(self, path: Path, label: int, exit: int, confidence: float) -> dict[str, Any]:
+    def record(self, path: Path | str, label: int, exit: int, confidence: float) -> dict[str, Any]:
         """What is printed about one image.
 
         Raises:

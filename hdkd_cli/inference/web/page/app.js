@@ -172,22 +172,29 @@ function settle() {
 }
 
 async function answerAll() {
+  let shown;
   for (;;) {
     const [now, mine] = [stop, generation];
-    for (const picture of pictures) showAnswer(picture, picture.answers.get(now), about, about.stops[now]);
+    const show = (picture) => showAnswer(picture, picture.answers.get(now), about, about.stops[now]);
+    if (shown !== now) pictures.forEach(show);
+    shown = now;
     summarise();
     const next = pictures.find((picture) => !picture.answers.has(now));
     if (!next) return;
     const { thresholds } = about.stops[now];
     const answer = await call('answer', { image: next.image, thresholds });
-    if (mine === generation) next.answers.set(now, answer);
+    if (mine !== generation) continue;
+    next.answers.set(now, answer);
+    if (now === stop) show(next);
   }
 }
+
+const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 function summarise() {
   const done = pictures.filter((picture) => picture.answers.has(stop));
   const answers = done.map((picture) => picture.answers.get(stop));
-  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   at('count').textContent = `Where ${plural(done.length, 'image')} left`;
   at('exits').replaceChildren(...about.macs.map((_, k) => bar(k, answers)));
   const saved = at('saved');
@@ -197,12 +204,10 @@ function summarise() {
     return;
   }
   saved.textContent = percent(1 - mean(answers.map(({ exit }) => about.macs[exit - 1])) / about.macs.at(-1));
-  const [here, full] = [
-    mean(answers.map(({ ms }) => ms)),
-    mean(done.map(({ trace }) => trace.at(-1).ms)),
-  ];
+  const ms = about.macs.map((_, k) => median(done.map(({ trace }) => trace[k].ms))); // to each exit
+  const here = mean(answers.map(({ exit }) => ms[exit - 1]));
   at('time').textContent =
-    `${here.toFixed(1)} ms per image in this browser; ${full.toFixed(1)} ms in full.`;
+    `${here.toFixed(1)} ms per image in this browser; ${ms.at(-1).toFixed(1)} ms in full.`;
   const known = done.filter(({ truth }) => truth !== null);
   const right = known.filter(({ truth, answers: of }) => of.get(stop).label === truth);
   const late = known.filter(({ truth, trace }) => trace.at(-1).label === truth);
