@@ -63,14 +63,12 @@ def main() -> None:
         val, test = map(read_scores, paths)
         samples[name] = {"val": val.num_samples, "test": test.num_samples}
         rows += compare(name, val, test)
-    print(f"{'':42}mean of 33   over max-prob (95 %)        AUROC right, settled")
+    print(f"{'':58}mean of 33   over max-prob (95 %)        AUROC right, settled")
     for row in rows:
-        means = (
-            np.mean([one for one in row[key] if one is not None])
-            for key in ("auroc", "auroc_settled")
-        )
+        known = ([one for one in row[key] if one is not None] for key in ("auroc", "auroc_settled"))
+        means = (np.mean(values) if values else np.nan for values in known)
         print(
-            f"{row['network']:16}{row['combination']:15}{row['confidence']:11}"
+            f"{row['network'][:31]:32}{row['combination']:15}{row['confidence']:11}"
             f"{row['test_mean_pct']:10.2f}   {show(row['over_max_prob']):27}"
             + "  ".join(f"{mean:.4f}" for mean in means)
         )
