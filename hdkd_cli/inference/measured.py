@@ -18,7 +18,7 @@ from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.simulate import choose_exits, threshold_array
 from hdkd_cli.evaluation.table import ExitTable
 from hdkd_cli.inference.early_exit import EarlyExit
-from hdkd_cli.inference.latency import StageClock, device_of
+from hdkd_cli.inference.exit_times import StageClock, device_of
 from hdkd_cli.inference.timing import LEAST_ROUNDS, in_turn, seconds_of
 from hdkd_cli.models.contract import MultiExitNet
 

@@ -56,6 +56,8 @@ class Runtimes:
             self.name = "onnx"
         else:
             self._nets["torch"] = deployed(trained, device)
+            if device.type != "cpu":
+                self.reason = self._without_onnx()
 
     @property
     def net(self) -> MultiExitNet:

@@ -10,7 +10,7 @@ from hdkd_cli.data import open_data
 from hdkd_cli.devices import describe_device, resolve_device
 from hdkd_cli.evaluation.operating_point import last_exit
 from hdkd_cli.evaluation.policy import ExitPolicy
-from hdkd_cli.inference import latency
+from hdkd_cli.inference import exit_times, latency
 from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.library.evaluated import Tell, quiet
 from hdkd_cli.models.cost import ExitCosts, measure_costs
@@ -56,18 +56,18 @@ def profile_network(
     nets = runtimes.all()
     if runtimes.reason is not None:
         note(f"torch alone is measured: {runtimes.reason}")
-    size = latency.fitting_batch(runtimes.net, batch_size, seconds / 4 / len(nets))
+    size = exit_times.fitting_batch(runtimes.net, batch_size, seconds / 4 / len(nets))
     if size < batch_size:
         note(f"batches of {size} images, not {batch_size}, to end in {seconds:g} s")
     found = policy or last_exit(costs.macs_K)
-    one = latency.time_to_exits(nets, found, 1, seconds * latency.SHARES["exits_one"])
-    many = latency.time_to_exits(nets, found, size, seconds * latency.SHARES["exits"])
+    one = exit_times.time_to_exits(nets, found, 1, seconds * latency.SHARES["exits_one"])
+    many = exit_times.time_to_exits(nets, found, size, seconds * latency.SHARES["exits"])
     return Profile(
         run=run,
         preset=preset,
         device=describe_device(runtimes.device),
         precision="fp32",
-        exits=latency.profile_exits(costs, one, many),
+        exits=exit_times.profile_exits(costs, one, many),
         runtimes=one.tried + many.tried,
         policy=None,
     )

@@ -1,6 +1,7 @@
 """Budgets of time: what a time is, and that thresholds found for times are the best for them."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from hdkd_cli.errors import BudgetError, PolicyError, UsageError
 from hdkd_cli.evaluation.calibration import fit_policy
-from hdkd_cli.evaluation.policy import ExitPolicy
+from hdkd_cli.evaluation.operating_point import geometric_point
+from hdkd_cli.evaluation.policy import ExitPolicy, parse_policy, read_policy, write_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import budget, mean_cost, simulate
 from hdkd_cli.evaluation.table import tabulate
@@ -137,6 +139,29 @@ def test_evaluation_tells_the_expected_time():
     assert row.macs == pytest.approx(np.dot(row.exit_share, MACS))
     (without,) = budget(fitted(scores, budgets_macs=[200.0]), scores, run=None).points
     assert without.expected_seconds is None
+
+
+def test_a_policy_with_times_is_read_as_it_was_written(tmp_path):
+    scores = made_up_scores(200, 0)
+    how = {"combination": "single", "confidence": "max-prob", "temperature": False}
+    taken = times(1e-3, 3e-3, 4e-3)
+    policy = fit_policy("geometric", scores, **how, budgets_macs=(), times=taken)
+    solved = geometric_point(policy, scores, 200.0)  # a budget in MACs, though it knows times
+    assert 1e-3 < solved.val_seconds < 4e-3
+    for kept in (policy, policy.only(solved)):
+        write_policy(tmp_path / "policy.json", kept)
+        assert read_policy(tmp_path / "policy.json") == kept
+    record = policy.only(solved).as_record()
+    record["points"][0]["val_seconds"] = None
+    with pytest.raises(PolicyError, match="val_seconds belong to a policy with times"):
+        parse_policy(json.dumps(record), "here")
+    record = policy.as_record()
+    record["times"]["seconds"] = [1e-3, 3e-3]
+    with pytest.raises(PolicyError, match="times of 2 exits, 3 are needed"):
+        parse_policy(json.dumps(record), "here")
+    record["times"]["seconds"] = [1e-3, 3e-3, 2e-3]
+    with pytest.raises(PolicyError, match="less time than the one before it"):
+        parse_policy(json.dumps(record), "here")
 
 
 def profile(macs_K=MACS, one=(1.0, 3.0, 2.5), many=(8.0, 16.0, 32.0)) -> Profile:
