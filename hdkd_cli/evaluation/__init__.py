@@ -13,10 +13,11 @@ anytime         each exit alone, each class by itself
 policies        how thresholds are found: geometric, optimal, risk
 calibration     scores → policy; the table of policies, and those from outside
 policy          its one reader and writer
-operating_point one point out of a family
+operating_point one point out of a family, or where nobody leaves early
 simulate        policy × scores → record
 watch           whether a policy's promise holds on the images that come; audit: what is asked of it
 compare         runs side by side; bootstrap over images, paired over seeds
 compatibility   what belongs together
 budget          reading "0.4" and "30M"
+times           reading "3ms"; what exits cost in seconds, by a profile
 """

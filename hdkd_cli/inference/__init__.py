@@ -4,10 +4,13 @@ collect     one pass over a split gives scores
 early_exit  a batch that shrinks as its samples leave
 stream      samples that wait before each stage for full batches
 fold        a network made fast: BatchNorm folded, memory order of the device
+onnx_stages the same stages in onnxruntime, built in memory
+runtime     which of the two runs, and when that is tried
 predictor   images of any kind in, predictions out
 arriving    image files read ahead, in batches
 timing      seconds, fairly shared between what is compared
-latency     what a network costs in time, exit by exit and under a policy
+exit_times  how long it takes to leave at each exit
+latency     what a policy saves in time
 measured    the points of a policy in seconds
 programs    stages as graphs, for other runtimes
 single_file those nested in one ONNX file that stops by itself
