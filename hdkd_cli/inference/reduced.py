@@ -42,7 +42,7 @@ def halved(stage: bytes) -> bytes:
     """A program that stores its weights in fp16 and computes in fp32.
 
     Runtimes widen the weights once, when they open it. (Computing in fp16 as well, converted by
-    onnxruntime.transformers.float16, gave the same answers and took 1.07 to 1.14 times as long on
+    onnxruntime.transformers.float16, gave the same answers and took 1.01 to 1.13 times as long on
     a CPU: docs/log.md.)
 
     Raises:
