@@ -233,8 +233,8 @@ function span(name, text) {
 }
 
 function fail(message) {
-  at('status').textContent = '';
-  complain(`This page cannot start: ${message}.`);
+  at('status').hidden = true;
+  complain(`This page cannot start: ${message.replace(/\.$/, '')}.`);
 }
 
 start().catch((problem) => fail(problem.message));
