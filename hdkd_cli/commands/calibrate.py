@@ -12,8 +12,9 @@ from hdkd_cli.commands import options
 from hdkd_cli.commands.inputs import score_source
 from hdkd_cli.ui.output import emit
 
-COLUMNS = ("target_macs", "val_macs", "val_top1_pct", "thresholds")
-IN_TIME = ("target_seconds", "val_seconds", "val_macs", "val_top1_pct", "thresholds")
+COLUMNS = (
+    "target_macs", "target_seconds", "val_seconds", "val_macs", "val_top1_pct", "thresholds",
+)  # fmt: skip
 
 
 def calibrate_thresholds(
@@ -147,4 +148,4 @@ def calibrate_thresholds(
         latency=latency,
         batched=batched,
     )
-    emit(fitted, form, columns=COLUMNS if fitted.times is None else IN_TIME)
+    emit(fitted, form, columns=COLUMNS)

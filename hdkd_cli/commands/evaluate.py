@@ -24,7 +24,8 @@ ANYTIME_COLUMNS = (
     "exit", "macs", "ops", "params", "top1_pct", "top5_pct", "nll", "ece_pct", "auroc",
 )  # fmt: skip
 BUDGET_COLUMNS = (
-    "target_macs", "macs", "ops", "top1_pct", "exit_share", "seconds_per_image", "measured_speedup",
+    "target_macs", "target_seconds", "expected_seconds", "macs", "ops", "top1_pct", "exit_share",
+    "seconds_per_image", "measured_speedup",
 )  # fmt: skip
 
 

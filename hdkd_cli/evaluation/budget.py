@@ -32,5 +32,6 @@ def parse_budget(text: str, full_macs: int) -> float:
             return value
     raise UsageError(
         f"budget {text!r}: give a fraction of the full network's MACs (0 < B <= 1), "
-        "or an amount such as 500k, 30M or 1.2G"
+        "or an amount such as 500k, 30M or 1.2G",
+        hint="times such as 3ms go with `hdkd calibrate` and the policies that it makes for them",
     )
