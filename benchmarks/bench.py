@@ -28,6 +28,7 @@ BOUNDED: dict[str, tuple[str, ...]] = {
     "memory": (),
     "growth": ("--trials", "2"),
     "startup": ("--trials", "2"),
+    "verbs": ("--trials", "3"),
     "pipeline": ("--images", "640", "--trials", "2", "--steps", "4"),
 }
 """Script → how it is kept short."""

@@ -151,6 +151,17 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "seconds", "target_seconds", digits=1,
         ),
     ),
+    "verbs": (
+        Claim(
+            lambda r: f"`hdkd {r['verb']} --scores FILE`, {r['samples']:,} images, 100 classes: "
+            "processor seconds",
+            "seconds", "target_seconds", of="rows",
+        ),
+        Claim(
+            lambda r: f"`hdkd {r['verb']} --scores FILE`: peak memory in MB",
+            "megabytes", "target_megabytes", digits=0, of="rows",
+        ),
+    ),
     "pipeline": (
         Claim(
             lambda r: f"JPEGs read over torchvision's loader, {r['transform']} transforms, "

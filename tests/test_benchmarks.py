@@ -29,6 +29,7 @@ import startup
 import step_cpu
 import step_public
 import thresholds
+import verbs
 
 from hdkd_cli.data import open_data
 
@@ -150,6 +151,12 @@ def test_startup_waits_for_the_first_step():
 def test_startup_tells_why_no_step_was_taken():
     with pytest.raises(SystemExit, match="nonsense"):
         startup.seconds_to_first_step(["nonsense"])
+
+
+def test_verbs_are_run_on_the_same_scores(tmp_path):
+    rows = verbs.measure(tmp_path, 100, trials=1)
+    assert [row["verb"] for row in rows] == list(verbs.VERBS)
+    assert all(row["seconds"]["median"] > 0 and row["megabytes"]["median"] > 20 for row in rows)
 
 
 def test_random_pictures_are_a_data_set(tmp_path):
