@@ -153,10 +153,14 @@ def test_startup_tells_why_no_step_was_taken():
         startup.seconds_to_first_step(["nonsense"])
 
 
-def test_verbs_are_run_on_the_same_scores(tmp_path):
-    rows = verbs.measure(tmp_path, 100, trials=1)
-    assert [row["verb"] for row in rows] == list(verbs.VERBS)
-    assert all(row["seconds"]["median"] > 0 and row["megabytes"]["median"] > 20 for row in rows)
+def test_a_verb_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        verbs, "VERBS", {"calibrate-thresholds": verbs.VERBS["calibrate-thresholds"]}
+    )
+    (row,) = verbs.measure(tmp_path, 100, trials=1)
+    assert row["seconds"]["median"] > 0
+    assert 20 < row["megabytes"]["median"] < 200  # this process, which knows torch, is larger
+    assert (tmp_path / "policy.json").exists()
 
 
 def test_random_pictures_are_a_data_set(tmp_path):

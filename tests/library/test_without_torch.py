@@ -1,5 +1,6 @@
 """Verbs that only read scores load no torch: they start at once, and need little memory."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,12 @@ from picture_runs import Pictures
 from hdkd_cli.evaluation.scores import Scores, write_scores
 from hdkd_cli.library.run import Run
 
-TOLD = "import sys; from hdkd_cli import app; code = app.run(sys.argv[1:]); \
-print(code, *sorted({'torch', 'torchvision'} & sys.modules.keys()))"
+TOLD = """
+import json, sys
+from hdkd_cli import app
+codes = [app.run(command) for command in json.loads(sys.argv[1])]
+print(json.dumps([codes, sorted({"torch", "torchvision"} & sys.modules.keys())]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -24,28 +29,29 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def last_line(*arguments: str | Path) -> str:
-    command = [sys.executable, "-c", TOLD, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1]
+def told(*commands: tuple[str | Path, ...]) -> tuple[list[int], list[str]]:
+    """Exit codes of commands that one process runs, and what of torch it has loaded then."""
+    given = json.dumps(commands, default=str)
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD, given], capture_output=True, text=True, check=True
+    )
+    codes, loaded = json.loads(done.stdout.splitlines()[-1])
+    return codes, loaded
 
 
 def test_score_files(scores: Path, tmp_path: Path) -> None:
     given, policy = ("--scores", scores), tmp_path / "policy.json"
-    for verb in (
+    assert told(
         ("calibrate", *given, "-o", policy, "--policy", "optimal", "--combination", "fitted"),
         ("eval-budget", *given, "--policy", policy),
         ("eval-anytime", *given, "--per-class"),
         ("compare", *given, *given),
-    ):
-        assert last_line(*verb) == "0", verb
+    ) == ([0] * 4, [])
 
 
 def test_runs_whose_scores_are_kept(pictures: Pictures) -> None:
     run = Run.open(pictures.run, device="cpu")
     for split in ("val", "test"):
         run.scores(split)
-    for verb in ("calibrate", "eval-budget", "eval-anytime"):
-        assert last_line(verb, pictures.run) == "0", verb
-    (pictures.run / "scores" / "test.safetensors").unlink()
-    assert last_line("eval-anytime", pictures.run) == "0 torch"
+    verbs = [(verb, pictures.run) for verb in ("calibrate", "eval-budget", "eval-anytime")]
+    assert told(*verbs) == ([0] * 3, [])
