@@ -42,6 +42,7 @@ from hdkd_cli.commands import (
     train,
 )
 from hdkd_cli.commands.advice import on_option
+from hdkd_cli.devices import wait_briefly
 from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed
 from hdkd_cli.settings.trust import own_trust, trust_all
 from hdkd_cli.ui.console import talk
@@ -150,6 +151,7 @@ def main() -> NoReturn:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_DFL:  # not under nohup, say
             signal.signal(signum, _terminate)
+    wait_briefly()
     _open_standard_streams()
     for stream, errors in (  # file names need not be text
         (sys.stdin, "surrogateescape"),

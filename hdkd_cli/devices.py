@@ -22,6 +22,18 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+def wait_briefly() -> None:
+    """Let OpenMP's threads wait for each other awake for some microseconds only, then asleep.
+
+    GNU's wait awake for milliseconds; where another program has one of the cores, each such wait
+    is spent on that core instead of leaving it to the thread that is waited for, and training with
+    two threads takes ten times as long or more (docs/log.md). Read when the first library that
+    uses OpenMP is loaded. What the user's environment says is left as it is.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def processor() -> str:
     """The CPU's model and what instructions it has: equal on machines that run the same code."""
     facts = _cpu_facts()

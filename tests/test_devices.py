@@ -1,13 +1,14 @@
 """Where things run and how memory is laid out there."""
 
 import ctypes
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from hdkd_cli.devices import use_channels_last
+from hdkd_cli.devices import use_channels_last, wait_briefly
 
 # Blocks of 48 MiB are given back, touched again, and page faults counted: a page is 4 KiB or more.
 FAULTS = """
@@ -51,3 +52,17 @@ def test_freed_memory_is_kept():
         return int(done.stdout)
 
     assert faults("keep") < faults("return") / 10
+
+
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_threads_wait_briefly_unless_the_user_says_how(given, then, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(given))
+    wait_briefly()
+    assert os.environ == then
