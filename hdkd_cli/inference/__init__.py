@@ -20,3 +20,9 @@ runner      what runs them, without torch and without this package
 standalone  by which it is written as one file
 exported_latency  its speed beside PyTorch's
 """
+
+import os
+
+# onnxruntime 1.29 and newer report to their maker what they run, in the wheels of PyPI too, unless
+# this is set before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -444,6 +444,7 @@ def _verified(path: Path, files: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def _open_onnx(path: Path, threads: int | None) -> Program:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would report to its maker
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

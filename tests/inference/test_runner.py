@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -258,6 +259,24 @@ def test_misuse_is_2(arguments, capsys):
         runner.main(arguments)
     assert end.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("runs", ["the exported runner", "hdkd"])
+def test_onnxruntime_reports_to_nobody(runs, onnx_folder, files, tmp_path):
+    """Its wheels keep what they are about to send in the user's cache folder."""
+    code = (
+        f"import runpy, sys; sys.argv = ['run.py', {str(files[0])!r}]\n"
+        f"try: runpy.run_path({str(onnx_folder / 'run.py')!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        if runs == "the exported runner"
+        else "import hdkd_cli.inference, onnxruntime\nonnxruntime.InferenceSession("
+        f"{str(next(onnx_folder.glob('*.onnx')))!r})\n"
+    )
+    unset = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS")
+    quiet = {name: value for name, value in os.environ.items() if name not in unset}
+    homes = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME")}
+    subprocess.run([sys.executable, "-c", code], env=quiet | homes, capture_output=True, check=True)
+    assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def test_a_missing_package_is_2(onnx_folder, files):
