@@ -14,6 +14,7 @@ from hdkd_cli.inference import runtime
 from hdkd_cli.inference.early_exit import EarlyExit, Exited
 from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.inference.stream import Regrouped
+from hdkd_cli.models import RANet
 from hdkd_cli.models.contract import MultiExitNet, Stage, narrow
 
 pytest.importorskip("onnx")
@@ -85,6 +86,20 @@ def test_a_stream_goes_on_in_the_other_runtime(nets, learned):
     assert np.array_equal(np.concatenate([p.exit_B for p in parts]), whole.exit_B)
     predictions = np.concatenate([p.prediction_B for p in parts])
     assert np.array_equal(predictions, whole.prediction_B)
+
+
+def test_a_ranet():
+    """Its maps are resized, and fresh weights make large numbers of noise."""
+    torch.manual_seed(0)
+    net = RANet(
+        scales=(1, 2, 2), growth_factors=(2, 2, 1), bottleneck_factors=(2, 1, 1), blocks=1,
+        block_step=1, step=2, step_mode="even", channels=4, growth=4, compress=0.25,
+        reduction=0.5, stem="cifar", init="he", num_classes=10, image_size=20,
+    ).eval()  # fmt: skip
+    images = torch.randn(5, 3, 20, 20)
+    with torch.inference_mode():
+        ours, theirs = net(images), Runtimes(net, CPU, "onnx").net(images)
+    assert torch.allclose(ours, theirs, atol=1e-4 * float(ours.abs().max()))
 
 
 def test_auto_tries_once_it_has_worked_long_enough(learned):
