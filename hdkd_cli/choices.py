@@ -2,7 +2,7 @@
 
 What a choice does is in a table beside the code that does it. This module imports typing only, so
 that the command line knows all choices before it loads anything else. The exported runner
-(``inference/runner.py``) needs no hdkd and keeps its own copy, which a test compares with these.
+needs no hdkd and has the tables; a test compares their names with these.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from hdkd_cli.errors import ExportError, UsageError
 from hdkd_cli.evaluation.policy import ExitPolicy, write_policy
 from hdkd_cli.files import atomic_folder, sha256_file, write_bytes, write_json, write_text
 from hdkd_cli.inference import runner
+from hdkd_cli.inference.exported_files import CONFIDENCES
 from hdkd_cli.inference.programs import Programs
 from hdkd_cli.inference.standalone import standalone
 from hdkd_cli.inference.verify import verify_single_file, verify_stages
@@ -131,10 +132,10 @@ def export(
         OSError: the disk is full or the folder is not writable; nothing is left behind then.
     """
     assert len(policy.points) == 1
-    if policy.confidence not in runner.CONFIDENCES:
+    if policy.confidence not in CONFIDENCES:
         raise ExportError(
             f"the policy's confidence is {policy.confidence!r}, which the runner does not have",
-            hint=f"calibrate with one of {', '.join(runner.CONFIDENCES)}",
+            hint=f"calibrate with one of {', '.join(CONFIDENCES)}",
         )
     refuse_target(to, folder, single_file=single_file)
     with atomic_folder(folder) as target:

@@ -13,45 +13,44 @@ K exits, B images of a batch, C classes, H W pixels. Exits are 0-based here, 1-b
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
-import os
 import signal
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from hdkd_cli.evaluation.measures import MEASURES, combine
-from hdkd_cli.evaluation.watch import STATE_SCHEMA, Promise, Watch, fingerprint, promised
-
-SCHEMA = "hdkd/exported/1"
-POLICY_SCHEMA = "hdkd/policy/1"
-MAX_BYTES = 16 << 20  # of a JSON file
-MAX_SIDE = 1 << 14
-CONFIDENCES = tuple(MEASURES)
-
-# What evaluation reads: hdkd_cli/data/transform.py.
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
-MAX_ASPECT = 1000
-STRIP = 64
-ORIENTATION = 0x0112
-
-Array = NDArray[Any]
-Program = Callable[[Sequence[Array]], list[Array]]
-"""The state's tensors, batch first → logits (B, C), then the tensors of the next state."""
-
-
-class Unusable(Exception):
-    """A file cannot be used; the message says which and why."""
+from hdkd_cli.evaluation.watch import Promise, Watch, fingerprint, promised
+from hdkd_cli.inference.exported_files import (
+    Array,
+    Unusable,
+    check_labels,
+    check_manifest,
+    check_policy,
+    check_state,
+    first_line,
+    is_number,
+    need,
+    open_onnx,
+    open_pt2,
+    read_json,
+    verified,
+    write_json,
+)
+from hdkd_cli.inference.exported_images import (
+    FORMATS,
+    MAX_ASPECT,
+    framed,
+    normalised,
+    to_rgb,
+)
 
 
 class Exited(NamedTuple):
@@ -74,13 +73,13 @@ class Network:
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        self.manifest = _read_json(folder / "manifest.json", _check_manifest)
-        self.classes: list[str] = _read_json(folder / "labels.json", _check_labels)
+        self.manifest = read_json(folder / "manifest.json", check_manifest)
+        self.classes: list[str] = read_json(folder / "labels.json", check_labels)
         exits = len(self.manifest["macs"])
         check = partial(
-            _check_policy, exits=exits, weights_sha256=self.manifest.get("weights_sha256")
+            check_policy, exits=exits, weights_sha256=self.manifest.get("weights_sha256")
         )
-        policy = _read_json(folder / "policy.json", check)
+        policy = read_json(folder / "policy.json", check)
         thresholds = policy["points"][0]["thresholds"]
         self.policy: dict[str, Any] = policy
         # An unused exit is one that no image is sure enough for.
@@ -89,9 +88,9 @@ class Network:
         self.temperature_K: list[float] = policy["temperatures"]
         self.confidence: str = policy["confidence"]
         self.single_file: bool = self.manifest["single_file"]
-        open_program = {"onnx": _open_onnx, "pt2": _open_pt2}[self.manifest["to"]]
+        open_program = {"onnx": open_onnx, "pt2": open_pt2}[self.manifest["to"]]
         self.program_K = [
-            open_program(_verified(folder / entry["file"], self.manifest["files"]), threads)
+            open_program(verified(folder / entry["file"], self.manifest["files"]), threads)
             for entry in self.manifest["programs"]
         ]
 
@@ -124,7 +123,7 @@ class Network:
             try:
                 logits_BC, *state = program(state)
             except Exception as problem:  # whatever the library says to tensors that do not fit
-                raise Unusable(f"stage {k + 1} cannot be run ({_first_line(problem)})") from None
+                raise Unusable(f"stage {k + 1} cannot be run ({first_line(problem)})") from None
             seen.append(logits_BC)
             combined_BC = combine(seen, self.weights_KK[k], self.temperature_K[k])
             sure_B = confidence(combined_BC, self.confidence)
@@ -145,7 +144,7 @@ class Network:
         try:
             label_B, number_B, sure_B, _ = self.program_K[0]([images_BCHW, thresholds])
         except Exception as problem:  # whatever the library says to tensors that do not fit
-            raise Unusable(f"the network cannot be run ({_first_line(problem)})") from None
+            raise Unusable(f"the network cannot be run ({first_line(problem)})") from None
         return _finite(Exited(label_B, number_B - 1, sure_B))
 
     def watch(
@@ -174,7 +173,7 @@ class Network:
             given = self.policy.get("guarantee")
             risk, delta = promised(given, max_risk, delta)
             samples, val_macs = self.policy["fitted_on"]["samples"], point["val_macs"]
-            _need(_number(samples, 1, 1e18) and _number(val_macs, 0, 1e18), "is incomplete")
+            need(is_number(samples, 1, 1e18) and is_number(val_macs, 0, 1e18), "is incomplete")
         except (KeyError, TypeError, AttributeError, Unusable):
             raise Unusable("policy.json: says not what its promise of cost rests on") from None
         if risk is None:
@@ -191,11 +190,11 @@ class Network:
             ),
             share,
             told,
-            None if state is None else partial(_write_json, state),
+            None if state is None else partial(write_json, state),
         )
         if state is not None and state.exists():
             try:
-                watch.resume(_read_json(state, _check_state))
+                watch.resume(read_json(state, check_state))
             except ValueError as problem:
                 raise Unusable(f"{state}: {problem}") from None
         return watch
@@ -217,7 +216,7 @@ class Network:
         except MemoryError:
             raise
         except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
-            raise Unusable(f"{path}: not a readable image ({_first_line(problem)})") from None
+            raise Unusable(f"{path}: not a readable image ({first_line(problem)})") from None
         return normalised(framed(rgb, self.manifest["transform"]), self.manifest["transform"])
 
     def record(self, path: Path | str, label: int, exit: int, confidence: float) -> dict[str, Any]:
@@ -248,238 +247,6 @@ def _finite(exited: Exited) -> Exited:
 def confidence(logits_BC: Array, kind: str) -> NDArray[np.float32]:
     """How sure an exit is, in [0, 1]: (B,). A number that is compared with a threshold."""
     return MEASURES[kind](logits_BC).astype(np.float32)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB, upright: an Exif orientation is applied, transparency is dropped, of
-    16-bit grey the upper 8 bits are kept."""
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        grey_HW = np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8
-        image = Image.fromarray(grey_HW.astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image.convert("RGB")
-
-
-def framed(image: Image.Image, transform: Mapping[str, Any]) -> Image.Image:
-    """Resize the shorter side with antialiasing and cut out the centre."""
-    short, size = transform["resize"], transform["crop"]
-    width, height = image.size
-    kind = Image.Resampling[transform["interpolation"].partition(",")[0].upper()]
-    if min(width, height) != short:
-        width, height = (
-            (short, int(short * height / width))
-            if width <= height
-            else (int(short * width / height), short)
-        )
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    if max(width, height) > STRIP * short:  # resized whole, it could take gigabytes
-        across, down = image.width / width, image.height / height
-        right, bottom = (left + size) * across, (top + size) * down
-        box = (left * across, top * down, min(right, image.width), min(bottom, image.height))
-        return image.resize((size, size), kind, box=box)
-    if image.size != (width, height):
-        image = image.resize((width, height), kind)
-    return image.crop((left, top, left + size, top + size))
-
-
-def normalised(image: Image.Image, transform: Mapping[str, Any]) -> Array:
-    """(x / 255 − mean) / std, float32 (3, H, W)."""
-    mean, std = (np.array(transform[name], np.float32)[:, None, None] for name in ("mean", "std"))
-    pixels_3HW = np.asarray(image).transpose(2, 0, 1).astype(np.float32)
-    result: Array = (pixels_3HW / np.float32(255) - mean) / std
-    return result
-
-
-def _read_json(path: Path, check: Callable[[Any], object]) -> Any:
-    """What a JSON file says, once ``check`` has found it in order."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise Unusable(f"{path}: is larger than {MAX_BYTES >> 20} MiB")
-        record = json.loads(content.decode())
-    except OSError as problem:
-        raise Unusable(f"{path}: {problem.strerror}") from None
-    except RecursionError:
-        raise Unusable(f"{path}: is nested too deeply") from None
-    except ValueError as problem:
-        raise Unusable(f"{path}: is not JSON ({problem})") from None
-    try:
-        check(record)
-    except Unusable as problem:
-        raise Unusable(f"{path}: {problem}") from None
-    except (KeyError, TypeError, IndexError, AttributeError):
-        raise Unusable(f"{path}: is incomplete, or holds what is not expected there") from None
-    return record
-
-
-def _check_manifest(manifest: Any) -> None:
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise Unusable(f"is not of schema {SCHEMA}")
-    _need(manifest["to"] in ("onnx", "pt2"), "to: is neither onnx nor pt2")
-    programs, macs, files = manifest["programs"], manifest["macs"], manifest["files"]
-    whole = manifest.setdefault("single_file", False)  # folders of earlier versions are stages
-    _need(isinstance(whole, bool), "single_file: is neither true nor false")
-    _need(isinstance(programs, list) and programs, "programs: is no list of stages")
-    named = {entry["name"]: entry["sha256"] for entry in files}
-    for entry in programs:
-        name = entry["file"]
-        _need(isinstance(name, str) and Path(name).name == name, "programs: no plain file name")
-        _need(isinstance(named.get(name), str), f"files: says nothing of {name}")
-    _need(isinstance(macs, list) and macs, "macs: is no list of costs")
-    exits = len(macs) if whole else len(programs)
-    _need(len(programs) == 1 or not whole, "programs: a single file is one program")
-    _need(
-        _numbers(macs, exits, 1, 1e18) and all(a < b for a, b in pairwise(macs)),
-        f"macs: {exits} growing costs are needed, one per stage",
-    )
-    transform = manifest["transform"]
-    for name in ("resize", "crop"):
-        _need(
-            isinstance(transform[name], int) and _number(transform[name], 1, MAX_SIDE),
-            f"transform.{name}: is no side in pixels",
-        )
-    _need(_numbers(transform["mean"], 3, -10, 10), "transform.mean: three numbers are needed")
-    _need(_numbers(transform["std"], 3, 1e-6, 10), "transform.std: three positive ones are needed")
-    kind = transform["interpolation"].partition(",")[0].upper()
-    _need(kind in Image.Resampling.__members__, "transform.interpolation: is unknown")
-
-
-def _check_state(state: Any) -> None:
-    if not isinstance(state, dict) or state.get("schema") != STATE_SCHEMA:
-        raise Unusable(f"is not of schema {STATE_SCHEMA}")
-    counts = [*state["exits"], state["audited"], state["disagreed"]]
-    _need(all(type(n) is int and 0 <= n < 1 << 53 for n in counts), "counts are no numbers")
-    _need(set(state["alarms"]) <= {"risk", "cost"}, "alarms: there are risk and cost")
-    for name in ("watched_sha256", "max_risk", "max_cost", "delta"):
-        _need(name in state, f"{name}: is missing")
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Whole or not at all: written beside ``path``, and renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w") as file:
-            json.dump(record, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _check_labels(labels: Any) -> None:
-    _need(
-        isinstance(labels, list) and len(labels) > 1 and all(isinstance(n, str) for n in labels),
-        "is no list of two or more class names",
-    )
-
-
-def _check_policy(policy: Any, exits: int, weights_sha256: str | None) -> None:
-    if not isinstance(policy, dict) or policy.get("schema") != POLICY_SCHEMA:
-        raise Unusable(f"is not of schema {POLICY_SCHEMA}")
-    fitted = policy["fitted_on"]["checkpoint_sha256"]
-    _need(
-        weights_sha256 is None or fitted in (None, weights_sha256),
-        "was fitted on other weights than those of this folder: its thresholds are not for them",
-    )
-    _need(policy["confidence"] in CONFIDENCES, f"confidence: is none of {', '.join(CONFIDENCES)}")
-    _need(
-        _numbers(policy["temperatures"], exits, 1e-6, 1e6),
-        f"temperatures: {exits} numbers from 1e-6 to 1e6 are needed, one per exit",
-    )
-    rows = policy["combination"]["weights"]
-    _need(
-        isinstance(rows, list) and len(rows) == exits,
-        f"combination.weights: {exits} rows are needed, one per exit",
-    )
-    for k, row in enumerate(rows):
-        _need(
-            _numbers(row, exits, 0, 1) and abs(sum(row) - 1) < 1e-6 and not any(row[k + 1 :]),
-            f"combination.weights: row {k + 1} is no average of the first {k + 1} exits",
-        )
-    thresholds = policy["points"][0]["thresholds"]
-    _need(
-        isinstance(thresholds, list)
-        and len(thresholds) == exits - 1
-        and all(t is None or _number(t, 0, 1) for t in thresholds),
-        f"points.0.thresholds: {exits - 1} numbers from 0 to 1 are needed (null: never leave)",
-    )
-
-
-def _need(condition: object, what: str) -> None:
-    if not condition:
-        raise Unusable(what)
-
-
-def _numbers(values: Any, count: int, low: float, high: float) -> bool:
-    """Whether ``values`` are ``count`` numbers in [low, high]."""
-    wanted = isinstance(values, list) and len(values) == count
-    return wanted and all(_number(value, low, high) for value in values)
-
-
-def _number(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and low <= value <= high
-
-
-def _first_line(problem: Exception) -> str:
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
-
-
-def _verified(path: Path, files: Sequence[Mapping[str, Any]]) -> Path:
-    """``path`` if its content is what the manifest says."""
-    wanted = {entry["name"]: entry["sha256"] for entry in files}[path.name]
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as problem:
-        raise Unusable(f"{path}: {problem.strerror}") from None
-    if found != wanted:
-        raise Unusable(f"{path}: does not match the manifest (altered or damaged)")
-    return path
-
-
-def _open_onnx(path: Path, threads: int | None) -> Program:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would report to its maker
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as problem:  # one class per kind of damage, none of them documented
-        raise Unusable(f"{path}: is no ONNX program ({_first_line(problem)})") from None
-    names = [tensor.name for tensor in session.get_inputs()]
-
-    def program(state: Sequence[Array]) -> list[Array]:
-        outputs: list[Array] = session.run(None, dict(zip(names, state, strict=True)))
-        return outputs
-
-    return program
-
-
-def _open_pt2(path: Path, threads: int | None) -> Program:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch 2.11 reads its own files by means it warns of
-        try:
-            module = torch.export.load(path).module()
-        except Exception as problem:  # as above
-            raise Unusable(f"{path}: is no PT2 program ({_first_line(problem)})") from None
-
-    def program(state: Sequence[Array]) -> list[Array]:
-        with torch.inference_mode():
-            outputs = module(*(torch.from_numpy(tensor) for tensor in state))
-        return [tensor.numpy() for tensor in outputs]
-
-    return program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

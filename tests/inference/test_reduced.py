@@ -12,7 +12,7 @@ from hdkd_cli.errors import ExportError, UsageError
 from hdkd_cli.evaluation.refit import refit
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
 from hdkd_cli.evaluation.table import tabulate
-from hdkd_cli.inference import runner
+from hdkd_cli.inference import exported_files, runner
 from hdkd_cli.inference.collect import collect
 from hdkd_cli.inference.export import export, refuse_target
 from hdkd_cli.inference.programs import Programs
@@ -122,7 +122,7 @@ def test_a_folder_has_its_own_policy(small, learned, tmp_path, single_file):
     other = json.loads((copy / "policy.json").read_text())
     other["fitted_on"]["checkpoint_sha256"] = "5" * 64  # that of the fp32 network
     (copy / "policy.json").write_text(json.dumps(other))
-    with pytest.raises(runner.Unusable, match=r"policy\.json: was fitted on other weights"):
+    with pytest.raises(exported_files.Unusable, match=r"policy\.json: was fitted on other weights"):
         runner.Network(copy)
 
 

@@ -22,7 +22,7 @@ from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import choose_exits
 from hdkd_cli.evaluation.table import tabulate
-from hdkd_cli.inference import runner
+from hdkd_cli.inference import exported_files, exported_images, runner
 from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.inference.standalone import standalone
 from hdkd_cli.settings.schema import DataSettings
@@ -43,7 +43,7 @@ def test_it_is_written_as_one_file_that_needs_nothing_of_this_package():
 
 
 def test_the_runner_knows_all_confidences():
-    assert get_args(ConfidenceKind) == runner.CONFIDENCES
+    assert get_args(ConfidenceKind) == exported_files.CONFIDENCES
 
 
 class Table:
@@ -64,7 +64,7 @@ def test_images_leave_as_in_the_simulation(data):
     raw[np.diag_indices(exits)] += 0.1
     weights = (raw / raw.sum(1, keepdims=True)).tolist()
     temperatures = (random.random(exits) + 0.5).tolist()
-    kind = data.draw(st.sampled_from(runner.CONFIDENCES))
+    kind = data.draw(st.sampled_from(exported_files.CONFIDENCES))
     combination = Combination(kind="mean", weights=tuple(map(tuple, weights)))
     scores = Scores(logits_KNC, np.zeros(samples, np.int64), tuple(range(1, exits + 1)))
     table = tabulate(scores, combination, temperatures, kind)
@@ -90,7 +90,7 @@ def test_what_is_not_a_number_is_no_answer():
     network = Table(logits_KNC)
     network.thresholds_K, network.confidence = [np.float32(0.9)], "max-prob"
     network.weights_KK, network.temperature_K = [[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0]
-    with pytest.raises(runner.Unusable, match="NaN"):
+    with pytest.raises(exported_files.Unusable, match="NaN"):
         runner.Network.classify(network, np.arange(3))
     left = runner.Network.classify(network, np.arange(2))
     assert left.exit_B.tolist() == [1, 1]
@@ -127,7 +127,9 @@ def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size, interpol
     count = 0
     for image in pictures():
         image = image.convert("L") if image.mode == "F" else image
-        found = runner.normalised(runner.framed(runner.to_rgb(image), framing), framing)
+        found = exported_images.normalised(
+            exported_images.framed(exported_images.to_rgb(image), framing), framing
+        )
         assert np.array_equal(found, ours(image).numpy()), (image.mode, image.size)
         count += 1
     assert count == 18
@@ -135,7 +137,7 @@ def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size, interpol
 
 def test_the_runner_reads_what_evaluation_reads():
     for name in ("FORMATS", "MAX_ASPECT", "STRIP", "ORIENTATION"):
-        assert getattr(runner, name) == getattr(transform, name)
+        assert getattr(exported_images, name) == getattr(transform, name)
 
 
 # The command, where neither torch nor hdkd can be imported.
@@ -315,7 +317,7 @@ def edited(path: Path, **changes):
 def test_a_damaged_folder_is_told(exported, tmp_path, damage, message):
     folder = Path(shutil.copytree(exported, tmp_path / "copy"))
     damage(folder)
-    with pytest.raises(runner.Unusable, match=message):
+    with pytest.raises(exported_files.Unusable, match=message):
         runner.Network(folder)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hdkd_cli.inference import runner
+from hdkd_cli.inference import exported_files, runner
 
 FILES = ("manifest.json", "policy.json", "labels.json")
 ODD = [None, True, "x", -5, 1e300, float("nan"), 10**400, [], {}, [[0]], {"a": []}]
@@ -56,7 +56,7 @@ def refused(folder: Path) -> str | None:
         network = runner.Network(folder, threads=1)
         exited = network.classify(np.zeros((2, 3, 20, 20), np.float32))
         network.record(Path("x"), int(exited.label_B[0]), int(exited.exit_B[0]), 0.5)
-    except runner.Unusable as problem:
+    except exported_files.Unusable as problem:
         return str(problem)
     return None
 
@@ -64,15 +64,15 @@ def refused(folder: Path) -> str | None:
 def test_no_change_of_any_value_is_more_than_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = runner._open_onnx
-    sessions: dict[str, runner.Program] = {}
+    opened = runner.open_onnx
+    sessions: dict[str, exported_files.Program] = {}
 
-    def once(path: Path, threads: int | None) -> runner.Program:
+    def once(path: Path, threads: int | None) -> exported_files.Program:
         if path.name not in sessions:  # opening takes most of the time
             sessions[path.name] = opened(path, threads)
         return sessions[path.name]
 
-    monkeypatch.setattr(runner, "_open_onnx", once)
+    monkeypatch.setattr(runner, "open_onnx", once)
     tried = 0
     for name in FILES:
         path = folder / name
@@ -159,7 +159,7 @@ def test_what_would_give_wrong_answers_is_refused(folder: Path, case: str) -> No
         (b"\xff\xfe", "not JSON"),
         (b"9" * 5000, "not JSON"),
         (b"[" * 100_000, "nested too deeply"),
-        (b" " * (runner.MAX_BYTES + 1), "larger than 16 MiB"),
+        (b" " * (exported_files.MAX_BYTES + 1), "larger than 16 MiB"),
     ],
 )
 @pytest.mark.parametrize("name", FILES)
@@ -171,7 +171,7 @@ def test_files_that_are_no_records(folder: Path, name: str, content: bytes, mess
 def test_too_few_names_are_told_when_one_is_missing(folder: Path) -> None:
     network = runner.Network(folder, threads=1)
     network.classes = network.classes[:2]
-    with pytest.raises(runner.Unusable, match="has 2 names, none for class 7"):
+    with pytest.raises(exported_files.Unusable, match="has 2 names, none for class 7"):
         network.record(Path("x"), 7, 0, 0.5)
 
 
