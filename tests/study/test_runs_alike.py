@@ -19,6 +19,7 @@ references = ["joint"]
 budgets = [0.6]
 [settings.tiny]
 preset = "digits"
+set = { "training.precision" = "auto" }
 [methods.joint]
 set = { method = "joint" }
 [methods.learned]

@@ -25,6 +25,11 @@ CPU = torch.device("cpu")
 ALL = [Arithmetic(p, layout) for p in ("fp32", "bf16") for layout in (False, True)]
 
 
+def open_settings():
+    """What leaves the arithmetic open."""
+    return changed(small_settings(), "training", precision="auto")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """The user's cache folder."""
@@ -84,7 +89,7 @@ def test_a_slow_moment_hits_a_whole_round_and_changes_nothing():
 
 
 def test_arms_are_what_is_left_open(bf16_units, monkeypatch):
-    settings = small_settings()
+    settings = open_settings()
     assert possible(settings) == ALL
     assert possible(changed(settings, "training", precision="fp32")) == ALL[:2]
     assert possible(changed(settings, "training", channels_last=True)) == ALL[1::2]
@@ -105,7 +110,7 @@ def test_nothing_is_tried_where_it_would_not_pay(
     change, ranks, said, bf16_units, monkeypatch, cache
 ):
     monkeypatch.setattr(arithmetic, "LEAST_STEPS", 0)
-    settings, data, state = begun(changed(small_settings(), "training", **change))
+    settings, data, state = begun(changed(open_settings(), "training", **change))
     state.ranks = Ranks(0, ranks)
     decision = decide(settings, data, state)
     assert decision.origin == {"training.precision": f"auto ({said})"}
@@ -116,7 +121,7 @@ def test_nothing_is_tried_where_it_would_not_pay(
 
 
 def test_what_is_given_is_not_decided(trials):
-    given = changed(small_settings(), "training", precision="fp32", channels_last=False)
+    given = changed(open_settings(), "training", precision="fp32", channels_last=False)
     decision = decide(*begun(given))
     assert decision.settings == given
     assert decision.origin == {}
@@ -124,7 +129,7 @@ def test_what_is_given_is_not_decided(trials):
 
 
 def test_a_trial_is_told_kept_and_leaves_everything_as_found(trials, cache):
-    settings, data, state = begun(small_settings())
+    settings, data, state = begun(open_settings())
     before = {name: t.clone() for name, t in state.net.state_dict().items()}
     random = torch.get_rng_state()
     decision = decide(settings, data, state)
@@ -150,7 +155,7 @@ def test_a_trial_is_told_kept_and_leaves_everything_as_found(trials, cache):
 
 
 def test_what_is_kept_but_damaged_is_tried_again(trials, cache):
-    arguments = begun(small_settings())
+    arguments = begun(open_settings())
     decide(*arguments)
     (kept,) = cache.glob("*.json")
     kept.write_text(kept.read_text()[:-20])
@@ -161,13 +166,13 @@ def test_what_is_kept_but_damaged_is_tried_again(trials, cache):
 
 def test_a_cache_that_cannot_be_written_only_costs_a_trial(trials, cache):
     cache.parent.parent.joinpath("hdkd").write_text("in the way")
-    arguments = begun(small_settings())
+    arguments = begun(open_settings())
     assert decide(*arguments).settings == decide(*arguments).settings
     assert len(trials) == 2
 
 
 def test_runs_that_begin_together_try_once(trials, cache):
-    arguments = begun(small_settings())
+    arguments = begun(open_settings())
     decide(*arguments)
     (kept,) = cache.glob("*.json")
     found = kept.read_text()
@@ -187,7 +192,7 @@ def test_a_decided_run_is_the_run_whose_settings_say_so(trials, runs_dir):
     small = {
         "model.exits": 3, "model.channels": 8, "model.growth": 4, "data.train_per_class": 10,
         "data.val_per_class": 5, "training.batch_size": 16, "training.max_steps": 3,
-        "training.log_every": 1, "weights.interval": 2,
+        "training.log_every": 1, "weights.interval": 2, "training.precision": "auto",
     }  # fmt: skip
     said = {"training.precision": "bf16", "training.channels_last": True}
     common = {"runs_dir": runs_dir, "device": "cpu"}
