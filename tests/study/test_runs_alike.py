@@ -72,8 +72,6 @@ def test_the_rest_computes_alike(conduct, tmp_path, monkeypatch):
 
 
 def test_what_the_plan_says_is_no_matter_of_the_first_run(conduct, tmp_path):
-    plan = PLAN.replace(
-        'preset = "digits"', 'preset = "digits"\nset = {"training.precision" = "fp32"}'
-    )
+    plan = PLAN.replace('"training.precision" = "auto"', '"training.precision" = "fp32"')
     with pytest.raises(UsageError, match="another plan"):
         reopened(conduct, tmp_path, plan)
