@@ -2,6 +2,7 @@
 
 sources     named images with labels: folders, CIFAR, digits
 splits      which images train, validate, calibrate and test
+pictures    upright RGB, resized and cut out: Pillow and numpy alone
 transform   the evaluation transform, the same for every way to read an image
 order       which images at which step; Batch
 in_memory   small images: decoded once, augmented as whole batches

@@ -13,21 +13,12 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from hdkd_cli.data.pictures import FORMATS, MAX_ASPECT, framed, to_rgb
 from hdkd_cli.errors import DataError
 from hdkd_cli.settings.schema import DataSettings
-
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
-"""What Pillow may take a file for, whatever its name: its other readers are old, rare, or start
-programs (PostScript)."""
-MAX_ASPECT = 1000
-"""Longer side over shorter side of an image that is read: of more, a crop shows next to nothing."""
-STRIP = 64
-"""From this aspect on, only what is cut out is resized, not the whole strip."""
-ORIENTATION = 0x0112
-"""Exif's tag for how a camera was held."""
 
 T = TypeVar("T")
 
@@ -91,26 +82,8 @@ def _with_image(file: Path | BinaryIO, use: Callable[[Image.Image], T]) -> T:
             raise DataError(f"not a readable image ({_first_line(problem)})") from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB, upright.
-
-    An Exif orientation is applied. Transparency is dropped, not composed. Of 16-bit grey the upper
-    8 bits are kept.
-    """
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey; mode I is how some Pillow versions open it
-        grey_HW = np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8
-        image = Image.fromarray(grey_HW.astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image.convert("RGB")
-
-
 def frame(image: Image.Image, settings: DataSettings) -> Image.Image:
     """Resize the shorter side to ``settings.resize`` and cut out the centre.
-
-    With antialiasing; the arithmetic of torchvision's ``Resize`` and ``CenterCrop``.
 
     Args:
         image: RGB.
@@ -119,23 +92,7 @@ def frame(image: Image.Image, settings: DataSettings) -> Image.Image:
     Returns:
         RGB, ``image_size`` pixels per side.
     """
-    short, size = settings.shorter_side, settings.image_size
-    (width, height), kind = image.size, Image.Resampling[settings.interpolation.upper()]
-    if min(width, height) != short:
-        width, height = (
-            (short, int(short * height / width))
-            if width <= height
-            else (int(short * width / height), short)
-        )
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    if max(width, height) > STRIP * short:  # resized whole, it could take gigabytes
-        across, down = image.width / width, image.height / height
-        right, bottom = (left + size) * across, (top + size) * down
-        box = (left * across, top * down, min(right, image.width), min(bottom, image.height))
-        return image.resize((size, size), kind, box=box)
-    if image.size != (width, height):
-        image = image.resize((width, height), kind)
-    return image.crop((left, top, left + size, top + size))
+    return framed(image, settings.shorter_side, settings.image_size, settings.interpolation)
 
 
 def to_pixels(image: Image.Image) -> Tensor:

@@ -18,7 +18,6 @@ verify      what was written against the network
 export      the folder they are written to
 runner      what runs them, without torch and without this package
 exported_files   what it reads and checks
-exported_images  images as it prepares them
 standalone  by which it is written as one file
 exported_latency  its speed beside PyTorch's
 """

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hdkd_cli.data.transform import Normalise, frame, read_image, to_pixels, to_rgb
+from hdkd_cli.data.pictures import to_rgb
+from hdkd_cli.data.transform import Normalise, frame, read_image, to_pixels
 from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
 from hdkd_cli.evaluation.measures import softmax

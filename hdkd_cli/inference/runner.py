@@ -17,7 +17,7 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hdkd_cli.data.pictures import FORMATS, MAX_ASPECT, framed, to_rgb
 from hdkd_cli.evaluation.measures import MEASURES, combine
 from hdkd_cli.evaluation.watch import Promise, Watch, fingerprint, promised
 from hdkd_cli.inference.exported_files import (
@@ -43,13 +44,6 @@ from hdkd_cli.inference.exported_files import (
     read_json,
     verified,
     write_json,
-)
-from hdkd_cli.inference.exported_images import (
-    FORMATS,
-    MAX_ASPECT,
-    framed,
-    normalised,
-    to_rgb,
 )
 
 
@@ -217,7 +211,7 @@ class Network:
             raise
         except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
             raise Unusable(f"{path}: not a readable image ({first_line(problem)})") from None
-        return normalised(framed(rgb, self.manifest["transform"]), self.manifest["transform"])
+        return prepared(rgb, self.manifest["transform"])
 
     def record(self, path: Path | str, label: int, exit: int, confidence: float) -> dict[str, Any]:
         """What is printed about one image.
@@ -247,6 +241,16 @@ def _finite(exited: Exited) -> Exited:
 def confidence(logits_BC: Array, kind: str) -> NDArray[np.float32]:
     """How sure an exit is, in [0, 1]: (B,). A number that is compared with a threshold."""
     return MEASURES[kind](logits_BC).astype(np.float32)
+
+
+def prepared(rgb: Image.Image, transform: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Framed, then (x / 255 − mean) / std: float32 (3, H, W)."""
+    kind = transform["interpolation"].partition(",")[0]
+    image = framed(rgb, transform["resize"], transform["crop"], kind)
+    mean, std = (np.array(transform[name], np.float32)[:, None, None] for name in ("mean", "std"))
+    pixels_3HW = np.asarray(image).transpose(2, 0, 1).astype(np.float32)
+    result: NDArray[np.float32] = (pixels_3HW / np.float32(255) - mean) / std
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hdkd_cli.choices import ConfidenceKind
-from hdkd_cli.data import transform
+from hdkd_cli.data.pictures import to_rgb
 from hdkd_cli.evaluation.audit import Auditing, watching
 from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import choose_exits
 from hdkd_cli.evaluation.table import tabulate
-from hdkd_cli.inference import exported_files, exported_images, runner
+from hdkd_cli.inference import exported_files, runner
 from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.inference.standalone import standalone
 from hdkd_cli.settings.schema import DataSettings
@@ -127,17 +127,10 @@ def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size, interpol
     count = 0
     for image in pictures():
         image = image.convert("L") if image.mode == "F" else image
-        found = exported_images.normalised(
-            exported_images.framed(exported_images.to_rgb(image), framing), framing
-        )
+        found = runner.prepared(to_rgb(image), framing)
         assert np.array_equal(found, ours(image).numpy()), (image.mode, image.size)
         count += 1
     assert count == 18
-
-
-def test_the_runner_reads_what_evaluation_reads():
-    for name in ("FORMATS", "MAX_ASPECT", "STRIP", "ORIENTATION"):
-        assert getattr(exported_images, name) == getattr(transform, name)
 
 
 # The command, where neither torch nor hdkd can be imported.

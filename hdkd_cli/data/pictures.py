@@ -1,27 +1,33 @@
-"""Image files as evaluation reads them. H W pixels."""
+"""Pictures as evaluation sees them: upright RGB, the shorter side resized, the centre cut out.
+
+It needs numpy and Pillow alone: an exported network brings this file along.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-# What evaluation reads: hdkd_cli/data/transform.py.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
+"""What Pillow may take a file for, whatever its name: its other readers are old, rare, or start
+programs (PostScript)."""
 MAX_ASPECT = 1000
+"""Longer side over shorter side of an image that is read: of more, a crop shows next to nothing."""
 STRIP = 64
+"""From this aspect on, only what is cut out is resized, not the whole strip."""
 ORIENTATION = 0x0112
+"""Exif's tag for how a camera was held."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB, upright: an Exif orientation is applied, transparency is dropped, of
-    16-bit grey the upper 8 bits are kept."""
+    """Convert any Pillow mode to RGB, upright.
+
+    An Exif orientation is applied. Transparency is dropped, not composed. Of 16-bit grey the upper
+    8 bits are kept.
+    """
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I"):  # 16-bit grey; mode I is how some Pillow versions open it
         grey_HW = np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8
         image = Image.fromarray(grey_HW.astype(np.uint8))
     elif image.mode == "P" and "transparency" in image.info:
@@ -29,11 +35,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def framed(image: Image.Image, transform: Mapping[str, Any]) -> Image.Image:
-    """Resize the shorter side with antialiasing and cut out the centre."""
-    short, size = transform["resize"], transform["crop"]
-    width, height = image.size
-    kind = Image.Resampling[transform["interpolation"].partition(",")[0].upper()]
+def framed(image: Image.Image, short: int, size: int, interpolation: str) -> Image.Image:
+    """Resize the shorter side to ``short`` and cut out the centre.
+
+    With antialiasing; the arithmetic of torchvision's ``Resize`` and ``CenterCrop``.
+
+    Args:
+        image: RGB.
+        short: Pixels of the shorter side.
+        size: Pixels per side of what is cut out.
+        interpolation: ``bilinear``, ``bicubic`` or another of Pillow's filters.
+    """
+    (width, height), kind = image.size, Image.Resampling[interpolation.upper()]
     if min(width, height) != short:
         width, height = (
             (short, int(short * height / width))
@@ -49,11 +62,3 @@ def framed(image: Image.Image, transform: Mapping[str, Any]) -> Image.Image:
     if image.size != (width, height):
         image = image.resize((width, height), kind)
     return image.crop((left, top, left + size, top + size))
-
-
-def normalised(image: Image.Image, transform: Mapping[str, Any]) -> NDArray[np.float32]:
-    """(x / 255 − mean) / std, float32 (3, H, W)."""
-    mean, std = (np.array(transform[name], np.float32)[:, None, None] for name in ("mean", "std"))
-    pixels_3HW = np.asarray(image).transpose(2, 0, 1).astype(np.float32)
-    result: NDArray[np.float32] = (pixels_3HW / np.float32(255) - mean) / std
-    return result
