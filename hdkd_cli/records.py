@@ -378,9 +378,10 @@ class StudyRow(Part):
     """Mean negative log-likelihood of every exit, in nats; None if it is infinite."""
     budgets: tuple[float, ...]
     """Budgets, as fractions of the full network's MACs."""
-    single_top1_pct: tuple[float, ...]
-    """Accuracy within each budget, every exit for itself; thresholds from val."""
-    combined_top1_pct: tuple[float, ...]
+    single_top1_pct: tuple[float | None, ...]
+    """Accuracy within each budget, every exit for itself; thresholds from val. None: the first
+    exit costs more."""
+    combined_top1_pct: tuple[float | None, ...]
     """Accuracy within each budget, each exit with the mean of those before it."""
     seconds: float
     """Time that its steps took, and the continuations that its weights were learned from."""

@@ -103,6 +103,7 @@ def quantities(row: StudyRow) -> dict[str, float]:
         **{
             f"combined {budget:g}": top1
             for budget, top1 in zip(row.budgets, row.combined_top1_pct, strict=True)
+            if top1 is not None
         },
     }
 

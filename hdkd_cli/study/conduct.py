@@ -19,10 +19,11 @@ from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.layers import Resolved
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.study.compare import contrasts, enough_seeds, weights_alike
+from hdkd_cli.study.draw import draw
 from hdkd_cli.study.jobs import Workers, train_all
 from hdkd_cli.study.plan import Cell, Plan, cells, followed_by, read_plan, resolved
 from hdkd_cli.study.rows import row_of, settings_sha256
-from hdkd_cli.study.write import draw_weights, write_study
+from hdkd_cli.study.write import write_study
 
 TRIAL_STEPS = 60
 """Steps after which the speed of a method is known: three updates of the weights at their default
@@ -151,7 +152,7 @@ class Conduct:
             )  # fmt: skip
         record = self._write()
         try:
-            draw_weights(self.folder, record, self.runs)
+            draw(self.folder, record, self.runs)
         except UsageError as problem:
             self.note(f"{problem}: {problem.hint}")
         return record

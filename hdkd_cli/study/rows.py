@@ -100,14 +100,21 @@ def training_seconds(run: RunFolder) -> float:
 
 def _within_budgets(
     scores: Scores, val: Scores, combination: Any, budgets: Sequence[float]
-) -> tuple[float, ...]:
-    """Accuracy under the geometric policy solved on ``val`` for each budget."""
+) -> tuple[float | None, ...]:
+    """Accuracy under the geometric policy solved on ``val`` for each budget; None for one below
+    the cost of the first exit."""
+    wanted = [fraction * scores.macs_K[-1] for fraction in budgets]
+    affordable = [macs for macs in wanted if macs >= scores.macs_K[0]]
+    if not affordable:
+        return (None,) * len(wanted)
     policy = fit_policy(
         "geometric",
         val,
         combination=combination,
         confidence="max-prob",
         temperature=False,
-        budgets_macs=[fraction * scores.macs_K[-1] for fraction in budgets],
+        budgets_macs=affordable,
     )
-    return tuple(point.top1_pct for point in budget(policy, scores, run=None).points)
+    points = budget(policy, scores, run=None).points
+    found = dict(zip(affordable, (point.top1_pct for point in points), strict=True))
+    return tuple(found.get(macs) for macs in wanted)

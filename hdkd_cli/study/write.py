@@ -1,4 +1,4 @@
-"""The files of a study: rows, differences, a table to read and a picture of the weights."""
+"""The files of a study: rows, differences and a table to read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hdkd_cli.errors import UsageError
-from hdkd_cli.files import atomic_path, write_json, write_text
+from hdkd_cli.files import write_json, write_text
 from hdkd_cli.records import Contrast, Study, StudyRow
-from hdkd_cli.runs.folder import RunFolder
-from hdkd_cli.study.compare import MEAN, learned_weights, quantities
+from hdkd_cli.study.compare import MEAN, quantities
 from hdkd_cli.study.plan import Plan
 
 
@@ -41,12 +39,16 @@ def _flat(row: StudyRow) -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in values.items():
         if name in ("single_top1_pct", "combined_top1_pct"):
-            flat |= {f"{name}@{b:g}": round(v, 3) for b, v in zip(budgets, value, strict=True)}
+            flat |= {f"{name}@{b:g}": _short(v, 3) for b, v in zip(budgets, value, strict=True)}
         elif isinstance(value, tuple):
-            flat |= {f"{name}_{k}": round(v, 4) for k, v in enumerate(value, start=1)}
+            flat |= {f"{name}_{k}": _short(v) for k, v in enumerate(value, start=1)}
         else:
-            flat[name] = round(value, 4) if isinstance(value, float) else value
+            flat[name] = _short(value)
     return flat
+
+
+def _short(value: object, digits: int = 4) -> object:
+    return round(value, digits) if isinstance(value, float) else value
 
 
 def markdown(plan: Plan, record: Study) -> str:
@@ -87,7 +89,8 @@ def _signed(value: float | None) -> str:
 
 
 def _means(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:
-    split, samples, names = rows[0].split, rows[0].samples, list(quantities(rows[0]))
+    split, samples = rows[0].split, rows[0].samples
+    names = list(dict.fromkeys(name for row in rows for name in quantities(row)))
     lines = [
         f"Top-1 in %, mean over seeds, {samples:,} {split} images; `combined B`: exits combined by "
         "their mean, within a mean cost of B of the full network.\n",
@@ -97,11 +100,16 @@ def _means(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:
     for method in plan.methods:
         own = [row for row in rows if row.method == method]
         if own:
-            columns = [[quantities(row).get(name, np.nan) for row in own] for name in names]
-            numbers = " | ".join(f"{np.mean(column):.2f}" for column in columns)
+            found = [quantities(row) for row in own]
+            numbers = " | ".join(_mean([row.get(name) for row in found]) for name in names)
             hours = sum(row.seconds for row in own) / 3600
             lines.append(f"| {method} | {len(own)} | {numbers} | {hours:.1f} |")
     return lines
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.2f}" if len(known) == len(values) else "–"
 
 
 def _differences(reference: str, contrasts: Sequence[Contrast]) -> list[str]:
@@ -120,48 +128,15 @@ def _differences(reference: str, contrasts: Sequence[Contrast]) -> list[str]:
             interval = f"({mean.t_low:+.2f} to {mean.t_high:+.2f})"
             boots = f"{mean.bootstrap_low:+.2f} to {mean.bootstrap_high:+.2f}"
             p = f"{mean.p_holm:.3f}"
-        worst = [
-            min((c for q, c in own.items() if q.startswith(kind)), key=lambda c: c.value)
-            for kind in ("exit", "combined")
-        ]
+        worst = [_worst(c for q, c in own.items() if q.startswith(w)) for w in ("exit", "combined")]
         lines.append(
             f"| {method} | {mean.seeds} | {mean.value:+.2f} {interval} | {boots} | {p} | "
-            + " | ".join(f"{c.value:+.2f} ({c.quantity})" for c in worst)
+            + " | ".join(worst)
             + " |"
         )
     return lines
 
 
-def draw_weights(folder: Path, record: Study, runs: Path) -> list[Path]:
-    """``weights-<setting>-<method>.png`` for every learned method: all its seeds over each other.
-
-    Raises:
-        UsageError: matplotlib is missing.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError(
-            "no picture of the weights: matplotlib is missing", hint="pip install 'hdkd[plots]'"
-        ) from None
-    written = []
-    for setting, method in dict.fromkeys((w.setting, w.method) for w in record.weights):
-        seeds = [row.seed for row in record.runs if (row.setting, row.method) == (setting, method)]
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        panels = figure.subplots(1, 2)
-        for style, seed in zip(["-", "--", ":", "-."] * len(seeds), seeds, strict=False):
-            run = RunFolder.open(runs / f"{setting}-{method}-s{seed}")
-            steps_R, weights_RT, kinds = learned_weights(run)
-            for panel, kind in zip(panels, sorted(set(kinds), reverse=True), strict=False):
-                members = [t for t, name in enumerate(kinds) if name == kind]
-                for place, t in enumerate(members):
-                    label = f"seed {seed}" if place == 0 else None
-                    panel.plot(steps_R, weights_RT[:, t], style, color=f"C{place % 10}",
-                               linewidth=1, label=label)  # fmt: skip
-                panel.set(title=kind, xlabel="step", ylabel="weight", yscale="log")
-        panels[0].legend(frameon=False)
-        path = folder / f"weights-{setting}-{method}.png"
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=120)
-        written.append(path)
-    return written
+def _worst(contrasts: Iterable[Contrast]) -> str:
+    worst = min(contrasts, key=lambda c: c.value, default=None)
+    return f"{worst.value:+.2f} ({worst.quantity})" if worst else "–"

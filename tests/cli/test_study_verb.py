@@ -11,7 +11,7 @@ PLAN = """
 [study]
 seeds = [0, 1]
 references = ["joint"]
-budgets = [0.6]
+budgets = [0.1, 0.6]
 [settings.tiny]
 preset = "digits"
 [settings.tiny.set]
@@ -74,11 +74,15 @@ def test_a_study_is_trained_told_and_not_trained_again(hdkd, tmp_path):
     }
     assert set(record["failed"]) == {"tiny-broken-s0", "tiny-broken-s1"}
     assert all("exit code 4" in why for why in record["failed"].values())
+    for row in record["runs"]:  # no exit is as cheap as a tenth
+        assert row["single_top1_pct"][0] is row["combined_top1_pct"][0] is None
+        assert min(row["single_top1_pct"][1], row["combined_top1_pct"][1]) > 0
     assert {c["method"] for c in record["contrasts"]} == {"learned"}
     lines = (folder / "study.csv").read_text().splitlines()
     assert len(lines) == 1 + 4
     assert "| learned | 2 |" in (folder / "study.md").read_text()
-    assert (folder / "weights-tiny-learned.png").stat().st_size > 1000
+    for picture in ("weights-tiny-learned.png", "budgets-tiny.png"):
+        assert (folder / picture).stat().st_size > 1000
 
     def stamps() -> dict[Path, int]:
         return {p: p.stat().st_mtime_ns for p in folder.glob("runs/*/checkpoints/*/state.json")}

@@ -122,3 +122,15 @@ def test_the_files_say_what_the_record_says():
     text = markdown(plan(), record)
     assert f"| b | 4 | {np.mean(B) + 0.5:.2f} |" in text
     assert "- x: why" in text
+
+
+def test_a_budget_below_the_first_exit_and_an_infinite_loss_are_left_open():
+    unknown = {"single_top1_pct": (None,), "combined_top1_pct": (None,), "nll": (None, 1.0)}
+    rows = [r.model_copy(update=unknown) if r.method == "b" else r for r in ROWS]
+    found = contrasts(plan(), rows)
+    assert {c.quantity for c in found if c.method == "b"} == {"mean", "exit 1", "exit 2"}
+    record = Study(runs=tuple(rows), contrasts=tuple(found), weights=(), failed={})
+    line = next(t for t in markdown(plan(), record).splitlines() if t.startswith("| b | 4 | 5"))
+    assert line.split(" | ")[5] == "–"
+    cells = dict(zip(*(t.split(",") for t in csv_text(rows).splitlines()[::5][:2]), strict=True))
+    assert (cells["method"], cells["combined_top1_pct@0.5"], cells["nll_1"]) == ("b", "", "")
