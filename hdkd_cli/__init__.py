@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     from hdkd_cli.method.weights import HarmonizedWeights as HarmonizedWeights
     from hdkd_cli.models.contract import MultiExitNet as MultiExitNet
     from hdkd_cli.models.contract import Stage as Stage
-    from hdkd_cli.records import Anytime as Anytime
-    from hdkd_cli.records import Budget as Budget
-    from hdkd_cli.records import Comparison as Comparison
-    from hdkd_cli.records import Prediction as Prediction
-    from hdkd_cli.records import Profile as Profile
+    from hdkd_cli.records.comparison import Comparison as Comparison
+    from hdkd_cli.records.evaluation import Anytime as Anytime
+    from hdkd_cli.records.evaluation import Budget as Budget
+    from hdkd_cli.records.prediction import Prediction as Prediction
+    from hdkd_cli.records.profile import Profile as Profile
     from hdkd_cli.testing import check_network as check_network
 
 # Where each name is; it is imported when it is first used.
 _PLACES = {
-    "Anytime": "records",
+    "Anytime": "records.evaluation",
     "BalancedValidation": "method.validation",
-    "Budget": "records",
-    "Comparison": "records",
+    "Budget": "records.evaluation",
+    "Comparison": "records.comparison",
     "EarlyExit": "inference.early_exit",
     "ExitPolicy": "evaluation.policy",
     "HarmonizedWeights": "method.weights",
@@ -59,8 +59,8 @@ _PLACES = {
     "HdkdError": "errors",
     "Model": "library.model",
     "MultiExitNet": "models.contract",
-    "Prediction": "records",
-    "Profile": "records",
+    "Prediction": "records.prediction",
+    "Profile": "records.profile",
     "Run": "library.run",
     "ScoreFile": "library.score_file",
     "Scores": "evaluation.scores",

@@ -1,12 +1,23 @@
 """Typed records: one schema id a shape, every field documented, nothing lost on the way."""
 
 import json
+import pkgutil
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from hdkd_cli import records
 from hdkd_cli.evaluation.policy import ExitPolicy
-from hdkd_cli.records import Part, Prediction, Record
+from hdkd_cli.records.base import Part, Record
+from hdkd_cli.records.evaluation import Anytime
+from hdkd_cli.records.export import Export, Exported
+from hdkd_cli.records.prediction import Prediction
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "records.md"
+
+for file in pkgutil.iter_modules(records.__path__):
+    import_module(f"hdkd_cli.records.{file.name}")
 
 
 def subclasses(of: type) -> set[type]:
@@ -18,8 +29,13 @@ RECORDS = sorted((c for c in HERE if issubclass(c, Record) and c is not Record),
 
 
 def test_all_records_are_seen() -> None:
-    assert {ExitPolicy, records.Anytime, records.Exported, records.Export} <= set(RECORDS)
+    assert {ExitPolicy, Anytime, Exported, Export} <= set(RECORDS)
     assert len(RECORDS) >= 10
+
+
+def test_all_are_documented() -> None:
+    page = PAGE.read_text()
+    assert {c.__name__ for c in HERE - {Record} if f"\n## {c.__name__}\n" not in page} == set()
 
 
 def test_one_schema_id_a_shape() -> None:

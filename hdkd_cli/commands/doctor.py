@@ -21,7 +21,7 @@ from hdkd_cli.ui.output import emit
 if TYPE_CHECKING:
     import torch
 
-    from hdkd_cli.records import DoctorCheck
+    from hdkd_cli.records.doctor import DoctorCheck
 
 LITTLE_DISK_BYTES = 2 << 30  # a few checkpoints of a large network
 NETWORK_CLASSES = 10  # of a network that is checked
@@ -53,7 +53,7 @@ def doctor(
     ways of differentiating agree, and more. --set then gives model.exits, model.options.NAME and
     data.image_size.
     """
-    from hdkd_cli.records import Doctor
+    from hdkd_cli.records.doctor import Doctor
 
     if network is not None:
         checks = tuple(_network(network, assignments or ()))
@@ -68,7 +68,7 @@ def doctor(
 
 
 def _check(name: str, probe: Callable[[], str]) -> DoctorCheck:
-    from hdkd_cli.records import DoctorCheck
+    from hdkd_cli.records.doctor import DoctorCheck
 
     status: Literal["ok", "warning", "error"]
     try:
@@ -84,7 +84,7 @@ def _check(name: str, probe: Callable[[], str]) -> DoctorCheck:
 
 def _network(factory: str, assignments: Sequence[str]) -> Iterator[DoctorCheck]:
     from hdkd_cli.models import build_model
-    from hdkd_cli.records import DoctorCheck
+    from hdkd_cli.records.doctor import DoctorCheck
     from hdkd_cli.settings.layers import resolve
     from hdkd_cli.testing import inspect_network
 

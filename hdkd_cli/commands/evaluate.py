@@ -18,7 +18,7 @@ from hdkd_cli.errors import GateError, UsageError
 from hdkd_cli.ui.output import chosen_format, emit
 
 if TYPE_CHECKING:
-    from hdkd_cli.records import Anytime
+    from hdkd_cli.records.evaluation import Anytime
 
 ANYTIME_COLUMNS = (
     "exit", "macs", "ops", "params", "top1_pct", "top5_pct", "nll", "ece_pct", "auroc",

@@ -19,7 +19,7 @@ from hdkd_cli.ui.output import emit
 
 if TYPE_CHECKING:
     from hdkd_cli.data.sources.base import FolderSource
-    from hdkd_cli.records import Prediction
+    from hdkd_cli.records.prediction import Prediction
 
 COLUMNS = ("image", "class", "exit", "confidence", "macs")
 

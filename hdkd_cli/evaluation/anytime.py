@@ -17,7 +17,7 @@ from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.reliability import reliability
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import tabulate
-from hdkd_cli.records import Anytime, AnytimeExit, ClassAccuracy
+from hdkd_cli.records.evaluation import Anytime, AnytimeExit, ClassAccuracy
 
 
 def anytime(

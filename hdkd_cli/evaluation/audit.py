@@ -14,7 +14,7 @@ from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.watch import Promise, Watch, fingerprint, promised
 from hdkd_cli.files import write_json
 from hdkd_cli.reading import parse_record, read_text
-from hdkd_cli.records import Audit
+from hdkd_cli.records.audit import Audit
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from hdkd_cli.errors import ScoresError
 from hdkd_cli.evaluation.answers import Answers, unlike
 from hdkd_cli.evaluation.bootstrap import LEVEL, RESAMPLES, paired_difference
 from hdkd_cli.evaluation.paired import SeedDifference, holm, over_seeds
-from hdkd_cli.records import (
+from hdkd_cli.records.comparison import (
     ComparedSide,
     Comparison,
     Difference,

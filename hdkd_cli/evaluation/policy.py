@@ -24,7 +24,7 @@ from hdkd_cli.errors import BudgetError, PolicyError, UsageError
 from hdkd_cli.evaluation.times import SLACK, ExitTimes
 from hdkd_cli.files import write_json
 from hdkd_cli.reading import parse_record, read_text
-from hdkd_cli.records import Part, Record
+from hdkd_cli.records.base import Part, Record
 
 # A confidence lies in [0, 1]: numbers outside are sentinels of other programs, and are refused.
 Threshold = Annotated[float, Field(ge=0, le=1)]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.table import ExitTable, tabulate
-from hdkd_cli.records import Budget, BudgetPoint
+from hdkd_cli.records.evaluation import Budget, BudgetPoint
 
 
 @dataclass(frozen=True, eq=False)

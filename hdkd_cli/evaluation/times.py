@@ -15,7 +15,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from hdkd_cli.choices import RuntimeName
 from hdkd_cli.errors import BudgetError, PolicyError, UsageError
 from hdkd_cli.reading import parse_record, read_text
-from hdkd_cli.records import Part, Profile
+from hdkd_cli.records.base import Part
+from hdkd_cli.records.profile import Profile
 
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|us|µs|s)")
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}

@@ -22,7 +22,7 @@ from hdkd_cli.inference.fold import memory_order
 from hdkd_cli.inference.timing import LEAST_ROUNDS, in_turn, seconds_of, synchronise
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts
-from hdkd_cli.records import Latency, ProfiledExit, RuntimeTrial
+from hdkd_cli.records.profile import Latency, ProfiledExit, RuntimeTrial
 
 Floats = NDArray[np.float64]
 

@@ -23,7 +23,13 @@ from hdkd_cli.inference.verify import verify_single_file, verify_stages
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.reading import parse_record, read_text
-from hdkd_cli.records import Exported, ExportedTransform, ManifestFile, Reduction, StageProgram
+from hdkd_cli.records.export import (
+    Exported,
+    ExportedTransform,
+    ManifestFile,
+    Reduction,
+    StageProgram,
+)
 from hdkd_cli.settings.schema import DataSettings
 
 README = """\

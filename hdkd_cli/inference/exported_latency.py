@@ -17,7 +17,7 @@ from hdkd_cli.inference.early_exit import EarlyExit
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.inference.timing import in_turn
 from hdkd_cli.models.contract import MultiExitNet
-from hdkd_cli.records import ExportLatency
+from hdkd_cli.records.export import ExportLatency
 
 IMAGES = 256  # to measure on
 BATCH_SIZES = (1, 64)

@@ -24,7 +24,7 @@ from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.inference.timing import LEAST_ROUNDS, in_turn, seconds_of
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts
-from hdkd_cli.records import PolicyProfile, Speedup
+from hdkd_cli.records.profile import PolicyProfile, Speedup
 
 Floats = NDArray[np.float64]
 

@@ -28,7 +28,7 @@ from hdkd_cli.inference.early_exit import EarlyExit, Exited, Floats
 from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.models.contract import MultiExitNet
-from hdkd_cli.records import Audited, ClassProbability, Prediction
+from hdkd_cli.records.prediction import Audited, ClassProbability, Prediction
 from hdkd_cli.settings.schema import DataSettings
 
 AnyImage = str | Path | Image.Image | Tensor

@@ -17,7 +17,7 @@ from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.library.evaluated import Tell, quiet, warn
 from hdkd_cli.library.kept import KeptRun
 from hdkd_cli.library.score_file import ScoreFile
-from hdkd_cli.records import Comparison
+from hdkd_cli.records.comparison import Comparison
 from hdkd_cli.settings.methods import method_names
 
 

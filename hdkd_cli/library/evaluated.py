@@ -33,7 +33,8 @@ from hdkd_cli.evaluation.times import ExitTimes, read_profile, times_of
 from hdkd_cli.evaluation.watch import DELTA
 from hdkd_cli.files import led_to
 from hdkd_cli.library.wishes import refuse_contradictions, refuse_no_probability, seconds_wanted
-from hdkd_cli.records import Anytime, Budget, Profile
+from hdkd_cli.records.evaluation import Anytime, Budget
+from hdkd_cli.records.profile import Profile
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import EvaluationSettings
 

@@ -14,7 +14,7 @@ from hdkd_cli.inference.web.folder import write_page
 from hdkd_cli.inference.web.runtime import read_runtime
 from hdkd_cli.library import page
 from hdkd_cli.library.smaller import export_smaller, time_exported
-from hdkd_cli.records import Export, ExportedFile, ExportLatency, Reduction
+from hdkd_cli.records.export import Export, ExportedFile, ExportLatency, Reduction
 
 if TYPE_CHECKING:
     from hdkd_cli.library.run import Run

@@ -18,7 +18,7 @@ from hdkd_cli.errors import RunError, ScoresError, UsageError
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.evaluation.scores import Scores, read_scores
 from hdkd_cli.library.evaluated import Evaluated, read_policy_file
-from hdkd_cli.records import Budget
+from hdkd_cli.records.evaluation import Budget
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.schema import EvaluationSettings, Settings

@@ -20,7 +20,7 @@ from hdkd_cli.inference.predictor import AnyImage, Predictor, Transform, listed
 from hdkd_cli.library.run import Run
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts
-from hdkd_cli.records import Prediction
+from hdkd_cli.records.prediction import Prediction
 from hdkd_cli.settings.schema import Settings
 
 

@@ -6,7 +6,7 @@ from hdkd_cli.evaluation.policy import ExitPolicy, OperatingPoint
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference.web.folder import Example, stops_of
 from hdkd_cli.library.opened import OpenedRun
-from hdkd_cli.records import PageStop
+from hdkd_cli.records.export import PageStop
 
 EXAMPLES = 12
 """Images that come with a page."""

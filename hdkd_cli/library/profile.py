@@ -14,7 +14,7 @@ from hdkd_cli.inference import exit_times, latency
 from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.library.evaluated import Tell, quiet
 from hdkd_cli.models.cost import ExitCosts, measure_costs
-from hdkd_cli.records import Profile
+from hdkd_cli.records.profile import Profile
 from hdkd_cli.runs.network import initial_network
 from hdkd_cli.settings.datasets import dataset_spec
 from hdkd_cli.settings.layers import resolve

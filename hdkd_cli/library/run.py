@@ -25,7 +25,9 @@ from hdkd_cli.inference.predictor import Predictor
 from hdkd_cli.library.exporting import export_run
 from hdkd_cli.library.opened import OpenedRun
 from hdkd_cli.library.profile import PROFILE_BATCH_SIZE, PROFILE_SECONDS, profile_network
-from hdkd_cli.records import Budget, Export, PolicyProfile, Profile
+from hdkd_cli.records.evaluation import Budget
+from hdkd_cli.records.export import Export
+from hdkd_cli.records.profile import PolicyProfile, Profile
 
 
 @dataclass(frozen=True, kw_only=True)

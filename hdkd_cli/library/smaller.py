@@ -22,7 +22,7 @@ from hdkd_cli.inference.fold import deployed
 from hdkd_cli.inference.programs import Programs
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet
-from hdkd_cli.records import ExportLatency, ReducedExit, Reduction
+from hdkd_cli.records.export import ExportLatency, ReducedExit, Reduction
 
 if TYPE_CHECKING:
     from hdkd_cli.library.run import Run

@@ -25,7 +25,7 @@ from typing import Any
 from hdkd_cli.errors import CheckpointError, RunError, UsageError
 from hdkd_cli.files import point_link, write_json, write_text
 from hdkd_cli.reading import MAX_SETTINGS_BYTES, parse_record, read_text
-from hdkd_cli.records import RunInfo
+from hdkd_cli.records.training import RunInfo
 from hdkd_cli.runs.checkpoints import Checkpoint, newest_checkpoint
 from hdkd_cli.runs.metrics import open_plain, read_metrics
 from hdkd_cli.settings.keys import leaves

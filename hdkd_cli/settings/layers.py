@@ -33,7 +33,7 @@ from pydantic import ValidationError
 
 from hdkd_cli.errors import Problem, SettingsError
 from hdkd_cli.reading import read_toml
-from hdkd_cli.records import ResolvedSettings
+from hdkd_cli.records.settings import ResolvedSettings
 from hdkd_cli.settings import presets
 from hdkd_cli.settings.datasets import DATASETS, dataset_spec
 from hdkd_cli.settings.explain import (

@@ -17,7 +17,7 @@ from hdkd_cli import files
 from hdkd_cli.choices import PresetStatus
 from hdkd_cli.errors import PresetError, UsageError
 from hdkd_cli.reading import read_toml
-from hdkd_cli.records import PresetEntry, Presets
+from hdkd_cli.records.settings import PresetEntry, Presets
 from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.section import Section
 

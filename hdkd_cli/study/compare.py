@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdkd_cli.evaluation.paired import SeedDifference, holm, over_seeds
-from hdkd_cli.records import Contrast, StudyRow, WeightsAlike
+from hdkd_cli.records.study import Contrast, StudyRow, WeightsAlike
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.study.plan import Plan

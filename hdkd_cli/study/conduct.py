@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from hdkd_cli.choices import HeldOut
 from hdkd_cli.errors import RunError, UsageError
 from hdkd_cli.files import write_json, write_text
-from hdkd_cli.records import RunEstimate, Signal, SignalEntry, Study, StudyEstimate, StudyRow
+from hdkd_cli.records.study import RunEstimate, Signal, SignalEntry, Study, StudyEstimate, StudyRow
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.layers import Resolved

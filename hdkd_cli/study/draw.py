@@ -13,7 +13,7 @@ import numpy as np
 
 from hdkd_cli.errors import UsageError
 from hdkd_cli.files import atomic_path
-from hdkd_cli.records import Study
+from hdkd_cli.records.study import Study
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.study.compare import learned_weights
 

@@ -18,7 +18,7 @@ from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import fit_combination, fit_policy
 from hdkd_cli.evaluation.scores import Scores, read_scores
 from hdkd_cli.evaluation.simulate import budget
-from hdkd_cli.records import StudyRow
+from hdkd_cli.records.study import StudyRow
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.keys import leaves

@@ -17,7 +17,7 @@ from hdkd_cli.devices import resolve_device
 from hdkd_cli.method.hypergradient import StepInputs, hypergradient, validation_gradient
 from hdkd_cli.method.tradeoffs import Tradeoffs
 from hdkd_cli.method.validation import BalancedValidation
-from hdkd_cli.records import SignalEntry
+from hdkd_cli.records.study import SignalEntry
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.continuations import try_out
 from hdkd_cli.training.loop import train_stream

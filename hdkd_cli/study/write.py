@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hdkd_cli.files import write_json, write_text
-from hdkd_cli.records import Contrast, Study, StudyRow
+from hdkd_cli.records.study import Contrast, Study, StudyRow
 from hdkd_cli.study.compare import MEAN, quantities
 from hdkd_cli.study.plan import Plan
 

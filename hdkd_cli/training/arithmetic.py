@@ -26,7 +26,7 @@ from hdkd_cli.files import sha256_bytes, user_cache, write_json
 from hdkd_cli.inference.timing import in_turn
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.models.fused import available
-from hdkd_cli.records import ArithmeticTrial
+from hdkd_cli.records.training import ArithmeticTrial
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, train_step

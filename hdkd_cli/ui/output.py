@@ -1,6 +1,6 @@
 """Records on stdout: a table for people; JSON, JSON lines or CSV for programs.
 
-Records are those of ``records.py``. Of one that holds rows, tables, JSON lines and CSV show the
+Records are those of ``records``. Of one that holds rows, tables, JSON lines and CSV show the
 rows, JSON the whole record. Rows made for a person alone may be plain mappings.
 """
 
@@ -20,7 +20,7 @@ from hdkd_cli.choices import OutputFormat
 from hdkd_cli.ui.console import visible
 
 if TYPE_CHECKING:
-    from hdkd_cli.records import Record
+    from hdkd_cli.records.base import Record
 
 Row = Mapping[str, Any]
 
@@ -48,7 +48,8 @@ def emit(
         OSError: stdout cannot take it (a full disk, a reader that went away).
     """
     form = chosen_format(form, piped)
-    from hdkd_cli.records import Record  # loads pydantic, which `hdkd --help` need not wait for
+    # Loads pydantic, which `hdkd --help` need not wait for.
+    from hdkd_cli.records.base import Record
 
     whole: Row | None = None
     rows: str | None = None

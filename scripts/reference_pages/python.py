@@ -11,7 +11,7 @@ from typing import Any
 
 import hdkd_cli
 from hdkd_cli import testing
-from hdkd_cli.records import Record
+from hdkd_cli.records.base import Record
 from reference_pages.markdown import docstring, markdown
 
 

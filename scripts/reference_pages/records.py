@@ -7,10 +7,28 @@ import inspect
 import types
 from typing import Any
 
-from hdkd_cli import records
 from hdkd_cli.evaluation import policy, times
+from hdkd_cli.records import (
+    audit,
+    comparison,
+    doctor,
+    evaluation,
+    export,
+    prediction,
+    profile,
+    settings,
+    study,
+    training,
+)
+from hdkd_cli.records.base import Part, Record
 from hdkd_cli.training import events
 from reference_pages.markdown import cell, code, docstring, plain, table, type_name
+
+# In the order of the page.
+SUBJECTS = (
+    training, evaluation, comparison, study, prediction, audit, profile, export, settings, doctor,
+    policy, times,
+)  # fmt: skip
 
 
 def records_page() -> str:
@@ -21,8 +39,8 @@ def records_page() -> str:
         "fields may be added, none is renamed. From Python these are the classes of "
         "`hdkd_cli.records` and `ExitPolicy`.\n",
     ]
-    kinds = [kind for module in (records, policy, times) for kind in _classes(module, records.Part)]
-    shapes = [kind for kind in kinds if issubclass(kind, records.Record)]
+    kinds = [kind for module in SUBJECTS for kind in _classes(module, Part)]
+    shapes = [kind for kind in kinds if issubclass(kind, Record)]
     rows = [
         (code(kind.schema_id), f"[{kind.__name__}](#{kind.__name__.lower()})",
          cell(inspect.getdoc(kind)).split(". ")[0].rstrip("."))
@@ -42,7 +60,7 @@ def records_page() -> str:
 
 def _classes(module: types.ModuleType, base: type) -> list[Any]:
     """The classes that a module defines, in order."""
-    bases = (records.Part, records.Record, events.Event)
+    bases = (Part, Record, events.Event)
     return [
         kind
         for kind in vars(module).values()
@@ -62,7 +80,7 @@ def _model(kind: Any) -> str:
         )
         for key, field in kind.model_fields.items()
     ]
-    shape = f"`schema`: `{kind.schema_id}`.\n\n" if issubclass(kind, records.Record) else ""
+    shape = f"`schema`: `{kind.schema_id}`.\n\n" if issubclass(kind, Record) else ""
     text = plain(inspect.getdoc(kind))
     return f"## {kind.__name__}\n\n{text}\n\n{shape}{table(('field', 'type', 'meaning'), rows)}"
 

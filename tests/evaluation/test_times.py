@@ -16,7 +16,7 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import budget, mean_cost, simulate
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.evaluation.times import ExitTimes, parse_time, times_of
-from hdkd_cli.records import Latency, Profile, ProfiledExit
+from hdkd_cli.records.profile import Latency, Profile, ProfiledExit
 
 MACS = (100, 200, 400)
 SCALE = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from small_runs import small_settings
 
-from hdkd_cli.records import Study, StudyRow
+from hdkd_cli.records.study import Study, StudyRow
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.study.compare import contrasts, enough_seeds, weights_alike
 from hdkd_cli.study.plan import Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hdkd_cli.errors import HdkdError, UsageError
-from hdkd_cli.records import StudyRow
+from hdkd_cli.records.study import StudyRow
 from hdkd_cli.settings.layers import Resolved
 from hdkd_cli.study.conduct import Conduct
 from hdkd_cli.study.jobs import Workers

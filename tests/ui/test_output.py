@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdkd_cli.records import Record
+from hdkd_cli.records.base import Record
 from hdkd_cli.ui.output import cell, emit, plain, to_columns
 
 

@@ -28,7 +28,7 @@ from hdkd_cli.evaluation.reliability import Reliability, reliability
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import Simulation, budget, simulate, threshold_array
 from hdkd_cli.evaluation.table import ExitTable, tabulate
-from hdkd_cli.records import Comparison
+from hdkd_cli.records.comparison import Comparison
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.methods import method_names
 from hdkd_cli.settings.schema import Settings

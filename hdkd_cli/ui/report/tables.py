@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from hdkd_cli.evaluation.anytime import most_often_taken_for
 from hdkd_cli.evaluation.compare import brief
-from hdkd_cli.records import ComparedSide, Comparison, Difference
+from hdkd_cli.records.comparison import ComparedSide, Comparison, Difference
 from hdkd_cli.ui.output import cell
 from hdkd_cli.ui.report.facts import ANYTIME_COLUMNS, BUDGET_COLUMNS
 from hdkd_cli.ui.report.published import published_for
