@@ -39,8 +39,8 @@ from hdkd_cli.method.hypergradient import StepInputs, hypergradient
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.models import MultiExitNet, build_model, measure_costs
 from hdkd_cli.models.backbone.zoo import make_classifier
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.networks import BackboneSettings
-from hdkd_cli.settings.schema import DataSettings
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "reference" / "backbones.md"

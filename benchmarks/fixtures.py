@@ -15,7 +15,8 @@ from hdkd_cli.data.in_memory import MemoryImages
 from hdkd_cli.data.sources.base import ArraySource
 from hdkd_cli.data.splits import Split, make_splits
 from hdkd_cli.settings.datasets import DATASETS
-from hdkd_cli.settings.schema import METHODS, Settings
+from hdkd_cli.settings.methods import METHODS
+from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.loop import train_stream, val_stream
 from hdkd_cli.training.state import TrainState

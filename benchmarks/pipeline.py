@@ -30,8 +30,9 @@ from torchvision import datasets, transforms
 
 from hdkd_cli.data import ImageData, open_data
 from hdkd_cli.data.workers import cpu_count
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.layers import resolve
-from hdkd_cli.settings.schema import DataSettings, Settings
+from hdkd_cli.settings.schema import Settings
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, train_step
 

@@ -33,7 +33,7 @@ from hdkd_cli.method.terms import cross_entropies
 from hdkd_cli.models.conforming import TOLERANCE, forward_problem, gap, noise, run_stages
 from hdkd_cli.models.contract import MultiExitNet, State, narrow
 from hdkd_cli.models.cost import measure_costs
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 BATCH = 6
 CLOSE = 1e-6

@@ -21,8 +21,9 @@ from test_structure import LAYERS
 import hdkd_cli
 from hdkd_cli import app
 from hdkd_cli.method.terms import Terms
+from hdkd_cli.settings.methods import METHODS
 from hdkd_cli.settings.networks import settings_of_network
-from hdkd_cli.settings.schema import METHODS, Settings
+from hdkd_cli.settings.schema import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {

@@ -15,7 +15,8 @@ def on_option(option: str, verb: str) -> str | None:
     if verb not in {"train", "show"}:
         return None
     from hdkd_cli.settings.keys import closest, leaves
-    from hdkd_cli.settings.schema import METHODS, Settings
+    from hdkd_cli.settings.methods import METHODS
+    from hdkd_cli.settings.schema import Settings
 
     name = option.lstrip("-").replace("-", "_").replace("__", ".")
     if name == "method":

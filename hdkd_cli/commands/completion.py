@@ -19,7 +19,8 @@ def presets(incomplete: str) -> list[str]:
 def assignments(incomplete: str) -> list[tuple[str, str]]:
     """Settings for ``--set``, with their defaults; methods after ``method=``."""
     from hdkd_cli.settings.keys import leaves
-    from hdkd_cli.settings.schema import METHODS, Settings
+    from hdkd_cli.settings.methods import METHODS
+    from hdkd_cli.settings.schema import Settings
     from hdkd_cli.settings.values import show
 
     offers = {f"method={name}": "a method of the paper" for name in METHODS}

@@ -16,9 +16,9 @@ from hdkd_cli.data.sources.base import FolderSource, Source
 from hdkd_cli.data.splits import Split, make_splits
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.datasets import DatasetSpec, dataset_spec
 from hdkd_cli.settings.factories import call_factory
-from hdkd_cli.settings.schema import DataSettings
 from hdkd_cli.settings.transform import describe, discards, in_words
 
 MEMORY_LIMIT_BYTES = 2 * 2**30

@@ -7,7 +7,7 @@ from pathlib import Path
 from hdkd_cli.data.sources.base import Source
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import looks_like_pickle, read_tensors
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 LIMIT_BYTES = 2**28
 

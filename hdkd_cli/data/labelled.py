@@ -18,7 +18,7 @@ from hdkd_cli.data.sources.folders import class_folders, images_below
 from hdkd_cli.data.splits import fingerprint
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.transform import describe
 
 

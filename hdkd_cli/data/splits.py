@@ -23,7 +23,7 @@ from hdkd_cli.data.given import given_indices
 from hdkd_cli.data.sources.base import Source
 from hdkd_cli.errors import DataError, SettingsError
 from hdkd_cli.files import sha256_bytes
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 @dataclass(frozen=True)

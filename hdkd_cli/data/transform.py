@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hdkd_cli.data.pictures import FORMATS, MAX_ASPECT, framed, to_rgb
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from hdkd_cli.data.sources.base import FolderSource, Source
 from hdkd_cli.data.transform import Normalise, frame, to_pixels
 from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 class LoadedImages:

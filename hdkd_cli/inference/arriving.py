@@ -16,7 +16,7 @@ from torch import Tensor
 from hdkd_cli.data.sources.folders import images_below
 from hdkd_cli.data.transform import frame, read_image, to_pixels
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 IDLE_SECONDS = 1.0
 """A batch that is not full is handed on if no further image comes in this time."""

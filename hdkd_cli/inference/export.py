@@ -30,7 +30,7 @@ from hdkd_cli.records.export import (
     Reduction,
     StageProgram,
 )
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 README = """\
 A classifier with several exits: easy images leave early.

@@ -29,7 +29,7 @@ from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.inference.stream import Regrouped
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.records.prediction import Audited, ClassProbability, Prediction
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 AnyImage = str | Path | Image.Image | Tensor
 """A path; a Pillow image; a tensor (3, H, W) or (1, H, W) of any size, uint8, or floating point

@@ -52,10 +52,11 @@ from hdkd_cli.settings.keys import (
     leaves,
     nest,
 )
+from hdkd_cli.settings.methods import METHODS
 from hdkd_cli.settings.networks import BackboneSettings, MSDNetSettings
 from hdkd_cli.settings.pretrained import TRANSFORM, own_transform
 from hdkd_cli.settings.scales import scales_for
-from hdkd_cli.settings.schema import METHODS, Settings
+from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.sources import (
     DEFAULT,
     METHOD,

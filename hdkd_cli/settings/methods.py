@@ -1,11 +1,36 @@
-"""What runs are called by their settings: the method, and what else sets it apart."""
+"""The methods: which settings each stands for, and what a run is called by its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hdkd_cli.settings.keys import leaves
-from hdkd_cli.settings.schema import METHODS, Settings
+from hdkd_cli.settings.schema import ObjectiveSettings, Settings
+
+_T = ObjectiveSettings().temperature
+# `method = "…"` stands for these settings (docs/concepts/method.md, section 4).
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    name: {
+        "model": {"static": static},
+        "objective": {
+            "teachers": teachers,
+            "temperature": temperature,
+            "temperature_growth": growth,
+        },
+        "weights": {"learned": learned, "init": init},
+    }
+    for name, static, teachers, temperature, growth, learned, init in (
+        ("joint", False, "none", _T, None, False, "balanced"),
+        ("dbt", False, "last", 1.0, 1.05, False, "dbt"),
+        ("naive-dkd", False, "later", _T, None, False, "balanced"),
+        ("ensemble", False, "ensemble", _T, None, False, "balanced"),
+        ("hmsdnet", False, "none", _T, None, True, "balanced"),
+        ("hdbt", False, "last", _T, None, True, "balanced"),
+        ("hdkd", False, "later", _T, None, True, "balanced"),
+        ("static", True, "none", _T, None, False, "uniform"),
+    )
+}
 
 HOW_IT_RUNS = frozenset(
     {

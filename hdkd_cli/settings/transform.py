@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 def describe(settings: DataSettings) -> str:

@@ -12,7 +12,8 @@ from pydantic_core import PydanticUndefined
 
 from hdkd_cli.settings import networks
 from hdkd_cli.settings.datasets import DATASETS
-from hdkd_cli.settings.schema import METHODS, Settings
+from hdkd_cli.settings.methods import METHODS
+from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.values import show
 from reference_pages.markdown import cell, code, plain, table
 

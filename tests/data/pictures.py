@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hdkd_cli.data import Batch
 from hdkd_cli.data.sources.base import Source
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from torchvision import datasets
 from hdkd_cli.data import Source, open_data
 from hdkd_cli.data.sources.cifar import open_cifar
 from hdkd_cli.errors import DataError, SettingsError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 KINDS = {"cifar10": (datasets.CIFAR10, "labels"), "cifar100": (datasets.CIFAR100, "fine_labels")}
 

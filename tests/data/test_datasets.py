@@ -5,9 +5,9 @@ from pictures import CPU
 
 from hdkd_cli.data import open_data
 from hdkd_cli.errors import DataError, SettingsError
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.layers import resolve
-from hdkd_cli.settings.schema import DataSettings
 
 STRIPES = '''
 import numpy as np

@@ -8,7 +8,7 @@ from pictures import CPU
 from hdkd_cli.data import open_data
 from hdkd_cli.data.sources import digits
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 def test_the_set_is_whole():

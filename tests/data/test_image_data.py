@@ -13,8 +13,8 @@ from hdkd_cli.data.in_memory import MemoryImages
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.inference.predictor import Transform
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.layers import resolve
-from hdkd_cli.settings.schema import DataSettings
 from hdkd_cli.settings.transform import describe, discards
 
 

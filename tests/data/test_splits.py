@@ -10,7 +10,7 @@ from pictures import folder_settings, named_source, noise, two_classes
 from hdkd_cli.data import open_data
 from hdkd_cli.data.splits import make_splits
 from hdkd_cli.errors import DataError, SettingsError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 def split_settings(**changes) -> DataSettings:

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as v2
 from hdkd_cli.data.pictures import STRIP, to_rgb
 from hdkd_cli.data.transform import Normalise, frame, read_image, to_pixels
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.transform import describe
 
 

@@ -13,8 +13,8 @@ from hdkd_cli.evaluation.compare import compare, refuse_nothing_to_compare
 from hdkd_cli.evaluation.paired import holm, over_seeds
 from hdkd_cli.evaluation.policy import Combination, ExitPolicy, FittedOn, OperatingPoint
 from hdkd_cli.evaluation.scores import Scores
-from hdkd_cli.settings.methods import method_names, method_of
-from hdkd_cli.settings.schema import METHODS, Settings
+from hdkd_cli.settings.methods import METHODS, method_names, method_of
+from hdkd_cli.settings.schema import Settings
 
 SAMPLES = 200
 META = {"dataset": "digits", "split": "test", "split_sha256": "of test"}

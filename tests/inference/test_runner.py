@@ -25,7 +25,7 @@ from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import exported_files, runner
 from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.inference.standalone import standalone
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 def test_it_is_written_as_one_file_that_needs_nothing_of_this_package():

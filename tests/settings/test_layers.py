@@ -5,15 +5,13 @@ from pathlib import Path
 import pytest
 
 from hdkd_cli.models.build import build_model
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import Resolved, resolve, resolve_over
+from hdkd_cli.settings.methods import METHODS
 from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
-from hdkd_cli.settings.schema import (
-    METHODS,
-    DataSettings,
-    Settings,
-)
+from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.sources import FLAGS
 from hdkd_cli.settings.toml import from_toml, to_toml
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdkd_cli.errors import SettingsError
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.keys import leaves
 from hdkd_cli.settings.layers import resolve
+from hdkd_cli.settings.methods import METHODS
 from hdkd_cli.settings.networks import CustomModelSettings, MSDNetSettings
 from hdkd_cli.settings.schema import (
-    METHODS,
-    DataSettings,
     OptimizerSettings,
     ScheduleSettings,
     Settings,

@@ -11,9 +11,10 @@ from hdkd_cli.data import Batch, open_data
 from hdkd_cli.errors import InterruptedRun, SettingsError
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.runs.network import trained_network
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.networks import BackboneSettings
-from hdkd_cli.settings.schema import DataSettings, TrainingSettings
+from hdkd_cli.settings.schema import TrainingSettings
 from hdkd_cli.training.averaging import Average
 from hdkd_cli.training.mixing import mixing
 

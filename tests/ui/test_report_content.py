@@ -12,8 +12,9 @@ from hdkd_cli.evaluation.policy import read_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import budget
 from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.networks import MSDNetSettings
-from hdkd_cli.settings.schema import DataSettings, Settings
+from hdkd_cli.settings.schema import Settings
 from hdkd_cli.ui.report.facts import differing_settings, facts, headline, setting_rows
 from hdkd_cli.ui.report.published import networks, published_for
 from hdkd_cli.ui.report.read import comparisons, printable, read_runs

@@ -15,7 +15,7 @@ from hdkd_cli.data.in_memory.pool import decoded_pool
 from hdkd_cli.data.order import Batch, Request, derived_generator
 from hdkd_cli.data.sources.base import Source
 from hdkd_cli.data.transform import Normalise
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 class MemoryImages:

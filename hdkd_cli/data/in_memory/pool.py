@@ -23,7 +23,7 @@ from hdkd_cli.data.sources.survey import cache_places
 from hdkd_cli.data.workers import decode
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import read_tensors, sha256_bytes, write_tensors
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 FORMAT = "hdkd/pool/2"
 IMAGES_PER_WORKER = 1000  # a process is worth starting for this many images

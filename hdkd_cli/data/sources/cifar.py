@@ -17,7 +17,7 @@ import torch
 from hdkd_cli.data.sources.base import ArraySource, Source
 from hdkd_cli.data.sources.folders import folder_of, open_folder
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 def open_cifar(settings: DataSettings) -> Source:

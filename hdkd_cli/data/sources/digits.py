@@ -11,7 +11,7 @@ from torch import Tensor
 from hdkd_cli.data.sources.base import ArraySource
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import read_tensors
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 
 def open_digits(settings: DataSettings) -> ArraySource:  # noqa: ARG001

@@ -16,7 +16,7 @@ import torch
 from hdkd_cli.choices import Part
 from hdkd_cli.data.sources.base import IMAGE_SUFFIXES, FolderSource
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 LAYOUT: Mapping[Part, str] = {"train": "train", "test": "test"}
 

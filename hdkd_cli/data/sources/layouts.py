@@ -19,7 +19,7 @@ from hdkd_cli.choices import Layout, Part
 from hdkd_cli.data.sources.base import FolderSource
 from hdkd_cli.data.sources.folders import folder_of, open_folder
 from hdkd_cli.errors import DataError
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 ANNOTATIONS = "val/val_annotations.txt"
 NAMES = ("words.txt", "classes.txt", "LOC_synset_mapping.txt")

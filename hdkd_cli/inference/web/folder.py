@@ -18,7 +18,7 @@ from hdkd_cli.files import atomic_folder, write_bytes, write_json, write_text
 from hdkd_cli.inference.runner import Network
 from hdkd_cli.inference.web.runtime import VERSION
 from hdkd_cli.records.export import ExportedTransform, Page, PageExample, PageStop
-from hdkd_cli.settings.schema import DataSettings
+from hdkd_cli.settings.data import DataSettings
 
 PAGE = Path(__file__).parent / "page"
 README = f"""\
