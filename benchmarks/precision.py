@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from hdkd_cli.choices import ExportPrecision
 from hdkd_cli.evaluation.policy import read_policy
 from hdkd_cli.inference import exported_latency
-from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.library.run import Run
 
 PRECISIONS = get_args(ExportPrecision)

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from harness import options, ratios, show, spread, write_record
 
-from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.exported_network import Network
 
 SERVER = Path(__file__).resolve().parents[1] / "examples" / "serve.py"
 HOST, START_SECONDS, REQUEST_SECONDS = "127.0.0.1", 120, 60

@@ -16,9 +16,10 @@ programs    stages as graphs, for other runtimes
 single_file those nested in one ONNX file that stops by itself
 verify      what was written against the network
 export      the folder they are written to
-runner      what runs them, without torch and without this package
+exported_network  what runs them, without torch
 exported_files   what it reads and checks
-standalone  by which it is written as one file
+runner      the program around it, for where this package is not
+standalone  by which the three are written as one file
 exported_latency  its speed beside PyTorch's
 """
 

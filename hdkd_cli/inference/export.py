@@ -17,6 +17,7 @@ from hdkd_cli.evaluation.policy import ExitPolicy, write_policy
 from hdkd_cli.files import atomic_folder, sha256_file, write_bytes, write_json, write_text
 from hdkd_cli.inference import runner
 from hdkd_cli.inference.exported_files import CONFIDENCES
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.inference.programs import Programs
 from hdkd_cli.inference.standalone import standalone
 from hdkd_cli.inference.verify import verify_single_file, verify_stages
@@ -206,6 +207,6 @@ def export(
         )
         write_json(target / "manifest.json", manifest.as_record())
         if single_file:
-            verify_single_file(runner.Network(target), made.net, policy)
+            verify_single_file(Network(target), made.net, policy)
         else:
-            verify_stages(runner.Network(target), made.net, traced)
+            verify_stages(Network(target), made.net, traced)

@@ -14,7 +14,7 @@ from torch import Tensor
 from hdkd_cli.evaluation.operating_point import everybody_stays
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.inference.early_exit import EarlyExit
-from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.inference.timing import in_turn
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.records.export import ExportLatency

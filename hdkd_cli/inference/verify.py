@@ -16,8 +16,8 @@ from hdkd_cli.evaluation.confidence import confidence
 from hdkd_cli.evaluation.measures import combine
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.simulate import threshold_array
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.inference.programs import TOLERANCE, Program, states_for
-from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet
 
 

@@ -18,9 +18,9 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.inference import exported_latency
 from hdkd_cli.inference.collect import collect
 from hdkd_cli.inference.export import export
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.inference.fold import deployed
 from hdkd_cli.inference.programs import Programs
-from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.records.export import ExportLatency, ReducedExit, Reduction
 

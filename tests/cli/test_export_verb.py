@@ -11,7 +11,7 @@ from hdkd_cli import app, load
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.inference import export as module
 from hdkd_cli.inference import exported_latency
-from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.library.run import Run
 from hdkd_cli.models.cost import measure_costs
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hdkd_cli import app
-from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.exported_network import Network
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 

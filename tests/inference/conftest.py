@@ -15,8 +15,8 @@ from hdkd_cli.evaluation.policy import ExitPolicy, FittedOn, OperatingPoint
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.inference.collect import collect
 from hdkd_cli.inference.export import export
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.inference.programs import Programs
-from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.runs.network import initial_network

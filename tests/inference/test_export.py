@@ -16,8 +16,8 @@ from hdkd_cli.evaluation.policy import read_policy
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
 from hdkd_cli.inference import export as module
 from hdkd_cli.inference.export import export, refuse_target
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.inference.programs import trace_stages
-from hdkd_cli.inference.runner import Network
 from hdkd_cli.models.contract import MultiExitNet, Stage
 from hdkd_cli.models.cost import measure_costs
 

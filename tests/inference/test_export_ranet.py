@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hdkd_cli.inference.export import export
-from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.models import RANet
 
 ARGUMENTS = {

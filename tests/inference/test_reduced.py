@@ -12,7 +12,7 @@ from hdkd_cli.errors import ExportError, UsageError
 from hdkd_cli.evaluation.refit import refit
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
 from hdkd_cli.evaluation.table import tabulate
-from hdkd_cli.inference import exported_files, runner
+from hdkd_cli.inference import exported_files, exported_network
 from hdkd_cli.inference.collect import collect
 from hdkd_cli.inference.export import export, refuse_target
 from hdkd_cli.inference.programs import Programs
@@ -107,7 +107,7 @@ def test_a_folder_has_its_own_policy(small, learned, tmp_path, single_file):
     assert manifest["precision"] == small.precision
     assert manifest["weights_sha256"] == small.sha256 != manifest["checkpoint_sha256"]
 
-    exited = runner.Network(folder, threads=1).classify(learned.images.numpy())
+    exited = exported_network.Network(folder, threads=1).classify(learned.images.numpy())
     table = tabulate(scores, policy.combination, policy.temperatures, policy.confidence)
     thresholds_1K = threshold_array(policy.points)
     wanted = simulate(table, thresholds_1K)
@@ -123,7 +123,7 @@ def test_a_folder_has_its_own_policy(small, learned, tmp_path, single_file):
     other["fitted_on"]["checkpoint_sha256"] = "5" * 64  # that of the fp32 network
     (copy / "policy.json").write_text(json.dumps(other))
     with pytest.raises(exported_files.Unusable, match=r"policy\.json: was fitted on other weights"):
-        runner.Network(copy)
+        exported_network.Network(copy)
 
 
 def test_other_formats_have_no_lower_precision(tmp_path):

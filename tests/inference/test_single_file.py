@@ -15,7 +15,7 @@ from torch import nn
 from hdkd_cli.errors import ExportError, UsageError
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
 from hdkd_cli.inference.export import export, refuse_target
-from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.models.contract import MultiExitNet, Stage
 
 onnx = pytest.importorskip("onnx")

@@ -15,7 +15,7 @@ from PIL import Image
 from hdkd_cli.data.transform import frame
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.files import atomic_folder, write_bytes, write_json, write_text
-from hdkd_cli.inference.runner import Network
+from hdkd_cli.inference.exported_network import Network
 from hdkd_cli.inference.web.runtime import VERSION
 from hdkd_cli.records.export import ExportedTransform, Page, PageExample, PageStop
 from hdkd_cli.settings.data import DataSettings

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hdkd_cli.inference import exported_files, runner
+from hdkd_cli.inference import exported_files, exported_network
 
 FILES = ("manifest.json", "policy.json", "labels.json")
 ODD = [None, True, "x", -5, 1e300, float("nan"), 10**400, [], {}, [[0]], {"a": []}]
@@ -53,7 +53,7 @@ def folder(onnx_folder: Path, tmp_path: Path) -> Path:
 def refused(folder: Path) -> str | None:
     """Why the folder cannot be used; None: it can, and classifies."""
     try:
-        network = runner.Network(folder, threads=1)
+        network = exported_network.Network(folder, threads=1)
         exited = network.classify(np.zeros((2, 3, 20, 20), np.float32))
         network.record(Path("x"), int(exited.label_B[0]), int(exited.exit_B[0]), 0.5)
     except exported_files.Unusable as problem:
@@ -64,7 +64,7 @@ def refused(folder: Path) -> str | None:
 def test_no_change_of_any_value_is_more_than_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = runner.open_onnx
+    opened = exported_network.open_onnx
     sessions: dict[str, exported_files.Program] = {}
 
     def once(path: Path, threads: int | None) -> exported_files.Program:
@@ -72,7 +72,7 @@ def test_no_change_of_any_value_is_more_than_one_line(
             sessions[path.name] = opened(path, threads)
         return sessions[path.name]
 
-    monkeypatch.setattr(runner, "open_onnx", once)
+    monkeypatch.setattr(exported_network, "open_onnx", once)
     tried = 0
     for name in FILES:
         path = folder / name
@@ -169,7 +169,7 @@ def test_files_that_are_no_records(folder: Path, name: str, content: bytes, mess
 
 
 def test_too_few_names_are_told_when_one_is_missing(folder: Path) -> None:
-    network = runner.Network(folder, threads=1)
+    network = exported_network.Network(folder, threads=1)
     network.classes = network.classes[:2]
     with pytest.raises(exported_files.Unusable, match="has 2 names, none for class 7"):
         network.record(Path("x"), 7, 0, 0.5)
