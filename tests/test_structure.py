@@ -21,7 +21,7 @@ LAYERS = [
     {"method", "models", "data"},
     {"settings", "devices", "files", "reading"},
     {"records"},
-    {"errors", "choices"},
+    {"errors", "choices", "wording"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -5,8 +5,17 @@ It needs numpy and Pillow alone: an exported network brings this file along.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from hdkd_cli.wording import first_line
+
+T = TypeVar("T")
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
 """What Pillow may take a file for, whatever its name: its other readers are old, rare, or start
@@ -17,6 +26,35 @@ STRIP = 64
 """From this aspect on, only what is cut out is resized, not the whole strip."""
 ORIENTATION = 0x0112
 """Exif's tag for how a camera was held."""
+
+
+class NoPicture(Exception):
+    """A file is not read as a picture. The message says why, and does not name the file."""
+
+
+def read_picture(file: Path | BinaryIO, use: Callable[[Image.Image], T]) -> T:
+    """Open a picture, and return what ``use`` makes of it: `to_rgb`, say.
+
+    Raises:
+        NoPicture: it is none, it is damaged as far as ``use`` reads it, or too long a strip.
+        OSError: it cannot be opened.
+    """
+    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+        try:
+            with Image.open(stream, formats=FORMATS) as image:
+                width, height = image.size
+                if max(width, height) > MAX_ASPECT * min(width, height):
+                    raise NoPicture(
+                        f"is {width}×{height} pixels: a side of more than {MAX_ASPECT} times the "
+                        "other is refused"
+                    )
+                return use(image)
+        except (NoPicture, MemoryError):
+            raise
+        except UnidentifiedImageError:
+            raise NoPicture(f"not a readable image (none of {', '.join(FORMATS)})") from None
+        except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
+            raise NoPicture(f"not a readable image ({first_line(problem)})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from hdkd_cli.evaluation.measures import MEASURES
 from hdkd_cli.evaluation.watch import STATE_SCHEMA
+from hdkd_cli.wording import first_line
 
 SCHEMA = "hdkd/exported/1"
 POLICY_SCHEMA = "hdkd/policy/1"
@@ -166,10 +167,6 @@ def _numbers(values: Any, count: int, low: float, high: float) -> bool:
 
 def is_number(value: Any, low: float, high: float) -> bool:
     return type(value) in (int, float) and low <= value <= high
-
-
-def first_line(problem: Exception) -> str:
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
 
 
 def verified(path: Path, files: Sequence[Mapping[str, Any]]) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hdkd_cli.data.pictures import FORMATS, MAX_ASPECT, framed, to_rgb
+from hdkd_cli.data.pictures import NoPicture, framed, read_picture, to_rgb
 from hdkd_cli.evaluation.measures import MEASURES, combine
 from hdkd_cli.evaluation.watch import Promise, Watch, fingerprint, promised
 from hdkd_cli.inference.exported_files import (
@@ -24,7 +24,6 @@ from hdkd_cli.inference.exported_files import (
     check_manifest,
     check_policy,
     check_state,
-    first_line,
     is_number,
     need,
     open_onnx,
@@ -33,6 +32,7 @@ from hdkd_cli.inference.exported_files import (
     verified,
     write_json,
 )
+from hdkd_cli.wording import first_line
 
 
 class Exited(NamedTuple):
@@ -188,17 +188,13 @@ class Network:
             Unusable: it is missing or not an image.
         """
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if max(width, height) > MAX_ASPECT * min(width, height):
-                    raise ValueError(f"{width}×{height} pixels: too long a strip")
-                rgb = to_rgb(image)
+            rgb = read_picture(path, to_rgb)
         except FileNotFoundError:
             raise Unusable(f"{path}: no such file") from None
-        except MemoryError:
-            raise
-        except Exception as problem:  # Pillow's decoders raise whatever the bytes lead them to
-            raise Unusable(f"{path}: not a readable image ({first_line(problem)})") from None
+        except OSError as problem:
+            raise Unusable(f"{path}: {problem.strerror or problem}") from None
+        except NoPicture as problem:
+            raise Unusable(f"{path}: {problem}") from None
         return prepared(rgb, self.manifest["transform"])
 
     def record(self, path: Path | str, label: int, exit: int, confidence: float) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hdkd_cli.errors import ExportError
 from hdkd_cli.inference.fold import folded
 from hdkd_cli.inference.programs import TOLERANCE, states_for
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
+from hdkd_cli.wording import first_line
 
 _EXAMPLES = 3  # so many samples are traced; one and all of them are compared
 
@@ -41,8 +42,9 @@ def in_onnxruntime(net: MultiExitNet, threads: int) -> MultiExitNet:
         try:
             stages.append(OnnxStage(stage, state, threads))
         except Exception as problem:  # the tracer and onnxruntime raise whatever they stumble over
-            said = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-            raise ExportError(f"stage {number} cannot run in onnxruntime: {said}") from problem
+            raise ExportError(
+                f"stage {number} cannot run in onnxruntime: {first_line(problem)}"
+            ) from problem
     return MultiExitNet(
         stages,
         name=net.name,

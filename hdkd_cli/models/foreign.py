@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hdkd_cli.errors import CheckpointError
 from hdkd_cli.files import looks_like_pickle, read_tensors
+from hdkd_cli.wording import first_line
 
 WRAPPER = "state_dict"
 PARALLEL = "module."
@@ -49,13 +50,12 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
             f"{path}: holds more than tensors, or is damaged, and is not opened "
-            f"({str(problem).splitlines()[0]})",
+            f"({first_line(problem)})",
             hint="where you trust the file, load it in Python and save its state dict alone",
             subject=path,
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as problem:
-        reason = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: is damaged ({reason})", subject=path) from None
+        raise CheckpointError(f"{path}: is damaged ({first_line(problem)})", subject=path) from None
 
 
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:

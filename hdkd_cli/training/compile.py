@@ -12,6 +12,7 @@ from hdkd_cli.data import Batch
 from hdkd_cli.errors import SettingsError
 from hdkd_cli.training.precision import autocast
 from hdkd_cli.training.state import TrainState, UpdateWeights
+from hdkd_cli.wording import first_line
 
 
 def compile_step(state: TrainState) -> float:
@@ -45,8 +46,9 @@ def compile_step(state: TrainState) -> float:
         for _ in range(3 if cuda else 1):
             _one_pass(state)
     except TorchDynamoException as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise SettingsError(f"training.compile: {reason}", hint="train without it") from None
+        raise SettingsError(
+            f"training.compile: {first_line(problem)}", hint="train without it"
+        ) from None
     drew = cuda and _draws(state)
     torch._foreach_copy_(buffers, kept)
     if cuda and state.harmonizer is not None and state.ranks.size == 1 and not drew:

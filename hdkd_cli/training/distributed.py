@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hdkd_cli.errors import ArtifactError, HdkdError, OtherRankFailed, SettingsError, UsageError
+from hdkd_cli.wording import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -157,9 +158,8 @@ class Ranks:
         try:
             yield
         except RuntimeError as problem:  # base of torch's own errors and all that gloo raises
-            reason = str(problem).splitlines()[0]
             raise HdkdError(
-                f"rank {self.rank} lost contact with the other ranks ({reason})"
+                f"rank {self.rank} lost contact with the other ranks ({first_line(problem)})"
             ) from problem
 
 

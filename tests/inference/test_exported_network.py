@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hdkd_cli.data.pictures import to_rgb
+from hdkd_cli.data.transform import read_image
+from hdkd_cli.errors import DataError
 from hdkd_cli.evaluation.policy import Combination
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import choose_exits
@@ -105,6 +107,29 @@ def test_images_are_prepared_bit_for_bit_as_in_evaluation(resize, size, interpol
         assert np.array_equal(found, ours(image).numpy()), (image.mode, image.size)
         count += 1
     assert count == 18
+
+
+def test_what_is_no_picture_is_told_as_in_evaluation(tmp_path):
+    files = {name: tmp_path / name for name in ("text", "cut.png", "strip.png", "folder", "gone")}
+    files["text"].write_text("no image")
+    Image.new("RGB", (40, 40)).save(tmp_path / "whole.png")
+    files["cut.png"].write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    Image.new("1", (1001, 1)).save(files["strip.png"])
+    files["folder"].mkdir()
+    network = exported_network.Network.__new__(exported_network.Network)
+    for name, words in {
+        "text": "none of PNG",
+        "cut.png": "not a readable image",
+        "strip.png": "1001×1 pixels",
+        "gone": "no such file",
+    }.items():
+        with pytest.raises(DataError, match=words) as ours:
+            read_image(files[name])
+        with pytest.raises(exported_files.Unusable) as theirs:
+            network.prepare(files[name])
+        assert str(theirs.value) == str(ours.value)
+    with pytest.raises(exported_files.Unusable, match=r"folder: Is a directory"):
+        network.prepare(files["folder"])
 
 
 def edited(path: Path, **changes):

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hdkd_cli.data.transform import check_header, decode_image
+from hdkd_cli.data.pictures import NoPicture, read_picture, to_rgb
 from hdkd_cli.devices import cpu_count
 from hdkd_cli.errors import DataError
 from hdkd_cli.files import read_tensors, sha256_bytes, user_cache, write_tensors
@@ -95,11 +95,8 @@ def _look(path: str, before: Found | None, *, decode: bool) -> Found:
         return Found(stamp, nothing, problem.strerror or str(problem), True)
     problem_found = ""
     try:
-        if decode:
-            decode_image(io.BytesIO(content))
-        else:
-            check_header(io.BytesIO(content))
-    except DataError as error:
+        read_picture(io.BytesIO(content), to_rgb if decode else lambda _: None)
+    except NoPicture as error:
         problem_found = str(error).replace("\0", " ")
     return Found(stamp, hashlib.sha256(content).digest(), problem_found, decode)
 

@@ -24,10 +24,11 @@ from hdkd_cli.models.backbone.cut import (
 )
 from hdkd_cli.models.backbone.heads import Tokens, exit_head
 from hdkd_cli.models.backbone.stem import keep_size
-from hdkd_cli.models.backbone.trace import first_line, trace
+from hdkd_cli.models.backbone.trace import trace
 from hdkd_cli.models.backbone.zoo import make_classifier, model_names, split_name
 from hdkd_cli.models.contract import MultiExitNet, Stage, State
 from hdkd_cli.settings.networks import BackboneSettings
+from hdkd_cli.wording import first_line
 
 FEATURES = "features"
 TANGLED = "between all its blocks several tensors are alive"

@@ -93,11 +93,6 @@ class Untraceable(Exception):
     """A model is no graph of blocks."""
 
 
-def first_line(problem: Exception) -> str:
-    """The first line of what an exception says."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
-
-
 def _defaults(model: nn.Module) -> dict[str, Any]:
     """Defaults of all arguments of ``model.forward`` but the first."""
     _, *others = inspect.signature(model.forward).parameters.values()
