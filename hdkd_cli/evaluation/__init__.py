@@ -12,7 +12,7 @@ reliability     confidence against accuracy
 anytime         each exit alone, each class by itself
 policies        how thresholds are found: geometric, optimal, risk
 calibration     scores → policy; the table of policies, and those from outside
-policy          its one reader and writer
+policy          its one reader and writer; names: what it may name
 operating_point one point out of a family, or where nobody leaves early
 simulate        policy × scores → record
 watch           whether a policy's promise holds on the images that come; audit: what is asked of it

@@ -15,6 +15,7 @@ from hdkd_cli.evaluation.anytime import auroc
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.compatibility import refuse_test_split
 from hdkd_cli.evaluation.fitted import fitted_combination
+from hdkd_cli.evaluation.names import POLICY_NAMES
 from hdkd_cli.evaluation.policies.geometric import PUBLISHED_RHOS, family, within_budget
 from hdkd_cli.evaluation.policies.optimal import optimal_family, optimal_within
 from hdkd_cli.evaluation.policies.risk import last_safe, losses, promise, safe_to_fast
@@ -24,7 +25,6 @@ from hdkd_cli.evaluation.policy import (
     FittedOn,
     Guarantee,
     OperatingPoint,
-    add_policy,
 )
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import mean_cost, simulate
@@ -219,7 +219,7 @@ def register_policy(
     Raises:
         ValueError: the name is taken, or is none.
     """
-    add_policy(name)
+    POLICY_NAMES.add(name)
     _POLICIES[name] = Search(find, combination)
 
 

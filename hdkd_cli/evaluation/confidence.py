@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hdkd_cli.errors import PolicyError
 from hdkd_cli.evaluation.measures import MEASURES, Measure
-from hdkd_cli.evaluation.policy import add_confidence
+from hdkd_cli.evaluation.names import CONFIDENCE_NAMES
 
 _confidences: dict[str, Measure] = dict(MEASURES)
 CONFIDENCES: Mapping[str, Measure] = MappingProxyType(_confidences)
@@ -32,7 +32,7 @@ def register_confidence(name: str, measure: Measure) -> None:
     Raises:
         ValueError: the name is taken, or is none.
     """
-    add_confidence(name)
+    CONFIDENCE_NAMES.add(name)
     _confidences[name] = measure
 
 

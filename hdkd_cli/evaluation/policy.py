@@ -6,21 +6,21 @@ K exits; row k of ``weights`` and entry k of ``temperatures`` belong to exit k.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Self, get_args
+from typing import Annotated, ClassVar, Self
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
-from hdkd_cli.choices import CombinationKind, ConfidenceKind, GuaranteeKind, PolicyKind, RiskKind
+from hdkd_cli.choices import CombinationKind, GuaranteeKind, RiskKind
 from hdkd_cli.errors import BudgetError, PolicyError, UsageError
+from hdkd_cli.evaluation.names import CONFIDENCE_NAMES, POLICY_NAMES
 from hdkd_cli.evaluation.times import SLACK, ExitTimes
 from hdkd_cli.files import write_json
 from hdkd_cli.reading import parse_record, read_text
@@ -34,37 +34,6 @@ Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-_NAME = re.compile("[a-z0-9][a-z0-9-]*")
-_policies = set(get_args(PolicyKind))
-_confidences = set(get_args(ConfidenceKind))
-
-
-def add_policy(name: str) -> None:
-    """Let policies be of a kind that comes from outside.
-
-    Raises:
-        ValueError: the name is taken, or is none.
-    """
-    _add(_policies, "policy", name)
-
-
-def add_confidence(name: str) -> None:
-    """Let policies name a confidence that comes from outside.
-
-    Raises:
-        ValueError: the name is taken, or is none.
-    """
-    _add(_confidences, "confidence", name)
-
-
-def _add(names: set[str], what: str, name: str) -> None:
-    if name in names:
-        raise ValueError(f"{what} {name!r}: there is one of that name already")
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{what} {name!r}: a name has small letters, digits and hyphens")
-    names.add(name)
 
 
 class Combination(Part):
@@ -154,9 +123,9 @@ class ExitPolicy(Record):
     schema_id: ClassVar[str] = "hdkd/policy/1"
     rows: ClassVar[str | None] = "points"
 
-    kind: str
+    kind: Annotated[str, AfterValidator(POLICY_NAMES.check)]
     """How the thresholds were found."""
-    confidence: str
+    confidence: Annotated[str, AfterValidator(CONFIDENCE_NAMES.check)]
     """What is compared with the thresholds."""
     combination: Combination
     """Which logits the confidence and the prediction are read from."""
@@ -174,16 +143,6 @@ class ExitPolicy(Record):
     """What a ``risk`` policy promises."""
     times: ExitTimes | None = None
     """What its thresholds are made to save; None: multiply-accumulates."""
-
-    @field_validator("kind")
-    @classmethod
-    def _known_kind(cls, kind: str) -> str:
-        return _known(_policies, kind)
-
-    @field_validator("confidence")
-    @classmethod
-    def _known_confidence(cls, confidence: str) -> str:
-        return _known(_confidences, confidence)
 
     @model_validator(mode="after")
     def _a_promise_with_risk_only(self) -> Self:
@@ -290,12 +249,6 @@ class ExitPolicy(Record):
         return min(
             good, key=lambda point: (point.val_seconds or point.val_macs, -point.val_top1_pct)
         )
-
-
-def _known(names: set[str], name: str) -> str:
-    if name not in names:
-        raise ValueError(f"Input should be one of {', '.join(sorted(names))}, not {name!r}")
-    return name
 
 
 def write_policy(path: Path, policy: ExitPolicy) -> None:
