@@ -2,6 +2,7 @@
 
 evaluated   what can be evaluated and calibrated: the base of runs and score files
 wishes      refuses what contradicts itself in that
+given       a policy or a profile as it is, by name or as a file
 score_file  a file of scores without a run
 profile     what a network costs, of a run or a preset
 compare     runs and score files side by side

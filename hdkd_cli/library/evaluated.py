@@ -8,13 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hdkd_cli.choices import (
-    CombinationKind,
-    GuaranteeKind,
-    HeldOut,
-    RiskKind,
-)
-from hdkd_cli.errors import PolicyError, UsageError
+from hdkd_cli.choices import CombinationKind, GuaranteeKind, HeldOut, RiskKind
+from hdkd_cli.errors import UsageError
 from hdkd_cli.evaluation.anytime import anytime, per_class
 from hdkd_cli.evaluation.budget import parse_budget
 from hdkd_cli.evaluation.calibration import (
@@ -26,13 +21,13 @@ from hdkd_cli.evaluation.calibration import (
     fit_policy,
 )
 from hdkd_cli.evaluation.compatibility import check_calibration, check_policy
-from hdkd_cli.evaluation.policy import ExitPolicy, read_policy, write_policy
+from hdkd_cli.evaluation.policy import ExitPolicy, write_policy
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import budget
-from hdkd_cli.evaluation.times import ExitTimes, read_profile, times_of
 from hdkd_cli.evaluation.watch import DELTA
 from hdkd_cli.files import led_to
-from hdkd_cli.library.wishes import refuse_contradictions, refuse_no_probability, seconds_wanted
+from hdkd_cli.library.given import given_times
+from hdkd_cli.library.wishes import refuse_contradictions, refuse_odd_guarantee, seconds_wanted
 from hdkd_cli.records.evaluation import Anytime, Budget
 from hdkd_cli.records.profile import Profile
 from hdkd_cli.runs.folder import RunFolder
@@ -251,13 +246,7 @@ class Evaluated(ABC):
         kind = kind or ("geometric" if max_risk is None else "risk")
         refuse_contradictions(kind, budgets, target_accuracy, max_risk)
         seconds = seconds_wanted(budgets, latency is not None, max_risk, batched)
-        if kind == "risk":
-            refuse_no_probability(max_risk, delta, guarantee)
-        elif (delta, guarantee, loss, calibration_scores) != (None,) * 4:
-            raise UsageError(
-                "--delta, --guarantee, --loss and --calibration-scores are about a guarantee",
-                hint="give --max-risk too",
-            )
+        refuse_odd_guarantee(max_risk, delta, guarantee, loss, calibration_scores)
         scores = self.scores(split or ("val" if self._run else None))
         if max_risk is not None:
             held_out = self.calibration_scores(calibration_scores)
@@ -285,7 +274,9 @@ class Evaluated(ABC):
                 budgets_macs=[
                     parse_budget(str(one), scores.macs_K[-1]) for one in budgets if seconds is None
                 ],
-                times=None if seconds is None else self._times(latency, scores.macs_K, batched),
+                times=None
+                if seconds is None
+                else given_times(latency, self._run, scores.macs_K, batched=batched),
                 budgets_seconds=seconds or (),
             )
             if target_accuracy is not None:
@@ -296,29 +287,6 @@ class Evaluated(ABC):
             self._run.keep_policy(kind, policy.as_record())
         return policy
 
-    def _times(
-        self, latency: Path | Profile | None, macs_K: Sequence[int], batched: bool
-    ) -> ExitTimes:
-        """What exits cost in seconds."""
-        if isinstance(latency, Profile):
-            return times_of(latency, macs_K, "a profile", batched=batched)
-        path = latency
-        if path is None:
-            if self._run is None:
-                raise UsageError(
-                    "a budget of time needs times: --scores say nothing about them",
-                    hint="give --latency FILE, which `hdkd profile --format json` writes",
-                )
-            path = self._run.profile
-            if not path.exists():
-                raise UsageError(
-                    f"{self.name}: a budget of time needs times, and it was not profiled yet",
-                    hint=f"run `hdkd profile {self.name}` on the device that is to run it, "
-                    "or give --latency FILE",
-                    subject=self._run.path,
-                )
-        return times_of(read_profile(path), macs_K, str(path), batched=batched)
-
     def _tell(self, policy: ExitPolicy) -> None:
         """What a guarantee says, and whether it leaves anything to gain."""
         assert policy.guarantee is not None
@@ -328,24 +296,3 @@ class Evaluated(ABC):
                 f"with {policy.guarantee.n} calibration samples nothing faster is safe: all images "
                 "take the last exit; set more aside, or allow a larger --max-risk"
             )
-
-
-def read_policy_file(policy: ExitPolicy | str | Path, known: Sequence[str] = ()) -> ExitPolicy:
-    """A policy as it is, or that of a file.
-
-    Args:
-        policy: Which.
-        known: Names that would have been understood, for the message.
-
-    Raises:
-        PolicyError: it is missing or unusable.
-    """
-    if isinstance(policy, ExitPolicy):
-        return policy
-    if not Path(policy).exists():
-        raise PolicyError(
-            f"--policy {policy}: no such file or policy of the run",
-            hint=f"this run has: {', '.join(known)}" if known else None,
-            subject=policy,
-        )
-    return read_policy(Path(policy))

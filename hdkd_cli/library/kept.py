@@ -17,7 +17,8 @@ from hdkd_cli.choices import HeldOut
 from hdkd_cli.errors import RunError, ScoresError, UsageError
 from hdkd_cli.evaluation.policy import ExitPolicy, read_policy
 from hdkd_cli.evaluation.scores import Scores, read_scores
-from hdkd_cli.library.evaluated import Evaluated, read_policy_file
+from hdkd_cli.library.evaluated import Evaluated
+from hdkd_cli.library.given import given_policy
 from hdkd_cli.records.evaluation import Budget
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.keys import leaves
@@ -122,7 +123,7 @@ class KeptRun(Evaluated):
         named = policies / f"{policy}.json" if isinstance(policy, str) else None
         if named is not None and named.exists():
             return read_policy(named)
-        return read_policy_file(policy, sorted(path.stem for path in policies.glob("*.json")))
+        return given_policy(policy, sorted(path.stem for path in policies.glob("*.json")))
 
     # -- scores -------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from hdkd_cli.errors import UsageError
 from hdkd_cli.evaluation.compatibility import check_scores
 from hdkd_cli.evaluation.policy import ExitPolicy
 from hdkd_cli.evaluation.scores import Scores, read_scores
-from hdkd_cli.library.evaluated import Evaluated, read_policy_file
+from hdkd_cli.library.evaluated import Evaluated
+from hdkd_cli.library.given import given_policy
 from hdkd_cli.settings.schema import EvaluationSettings
 
 
@@ -50,7 +51,7 @@ class ScoreFile(Evaluated):
     def find_policy(self, policy: ExitPolicy | str | Path | None = None) -> ExitPolicy:
         if policy is None:
             raise UsageError("--scores needs --policy FILE: there is no run to take a policy from")
-        return read_policy_file(policy)
+        return given_policy(policy)
 
     def calibration_scores(self, scores: Path | Scores | None = None) -> Scores:
         if scores is None:

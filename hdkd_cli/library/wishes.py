@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hdkd_cli.choices import GuaranteeKind, RiskKind
 from hdkd_cli.errors import SettingsError, UsageError
-from hdkd_cli.evaluation.calibration import (
-    POLICIES,
-)
+from hdkd_cli.evaluation.calibration import POLICIES
 from hdkd_cli.evaluation.times import parse_time
 
 
@@ -34,10 +33,19 @@ def refuse_contradictions(
         raise UsageError(f"--max-risk: only --policy risk guarantees one, not {kind}")
 
 
-def refuse_no_probability(
-    max_risk: float | None, delta: float | None, guarantee: str | None
+def refuse_odd_guarantee(
+    max_risk: float | None,
+    delta: float | None,
+    guarantee: GuaranteeKind | None,
+    loss: RiskKind | None,
+    calibration_scores: object,
 ) -> None:
-    """ε and δ lie strictly between 0 and 1; CRC has no δ."""
+    """What is about a guarantee needs one; ε and δ lie strictly between 0 and 1; CRC has no δ."""
+    if max_risk is None and (delta, guarantee, loss, calibration_scores) != (None,) * 4:
+        raise UsageError(
+            "--delta, --guarantee, --loss and --calibration-scores are about a guarantee",
+            hint="give --max-risk too",
+        )
     for name, value in {"--max-risk": max_risk, "--delta": delta}.items():
         if value is not None and not 0 < value < 1:
             raise UsageError(f"{name} {value:g}: is not between 0 and 1", hint="0.05, say")
