@@ -17,6 +17,7 @@ from hdkd_cli.data.splits import Split, make_splits
 from hdkd_cli.settings.datasets import DATASETS
 from hdkd_cli.settings.methods import METHODS
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.loop import train_stream, val_stream
 from hdkd_cli.training.state import TrainState
@@ -81,7 +82,7 @@ def hdkd_loop(
     ``cifar_like`` images unless there are others.
     """
     data = data or cifar_like(settings)
-    state = TrainState.build(settings, data, device)
+    state = build_state(settings, data, device)
     if settings.training.compile:
         compile_step(state)
     batches, val_batches = train_stream(state, data).batches(), val_stream(state, data).batches()
@@ -102,7 +103,7 @@ def fresh_state(
     none = Split("train", torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), str)
     images = MemoryImages(nothing, settings.data)
     data = ImageData(settings.data, names, {"train": none}, images)
-    state = TrainState.build(settings, data, device)
+    state = build_state(settings, data, device)
     torch.manual_seed(0)
     size, side = settings.training.batch_size, settings.data.image_size
     images = torch.randn(size, 3, side, side, device=device)

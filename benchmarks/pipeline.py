@@ -33,7 +33,7 @@ from hdkd_cli.data.workers import cpu_count
 from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.schema import Settings
-from hdkd_cli.training.state import TrainState
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.step import new_totals, train_step
 
 TARGET_SPEED = 0.95
@@ -165,7 +165,7 @@ def measure_reading(
 def waiting(settings: Settings, data: ImageData, steps: int) -> dict[str, object]:
     """Where the time of some training steps goes; the first batch, with the start of the workers,
     and the first step do not count."""
-    state = TrainState.build(settings, data, CPU)
+    state = build_state(settings, data, CPU)
     size = settings.training.batch_size
     batches = data.train_stream(
         batch_size=size, seed=0, device=CPU, channels_last=state.channels_last

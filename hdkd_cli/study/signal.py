@@ -19,6 +19,7 @@ from hdkd_cli.method.tradeoffs import Tradeoffs
 from hdkd_cli.method.validation import BalancedValidation
 from hdkd_cli.records.study import SignalEntry
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.continuations import try_out
 from hdkd_cli.training.loop import train_stream
 from hdkd_cli.training.schedule import learning_rate
@@ -54,7 +55,7 @@ def measure_signal(
     device = resolve_device(settings.training.device)
     data = open_data(settings.data)
     data.images.make_ready(device)
-    state = TrainState.build(settings, data, device)
+    state = build_state(settings, data, device)
     state.harmonizer = state.tradeoffs = None
     tradeoffs = Tradeoffs(state.terms.terms)
     stream = train_stream(state, data)

@@ -28,6 +28,7 @@ from hdkd_cli.models.cost import measure_costs
 from hdkd_cli.models.fused import available
 from hdkd_cli.records.training import ArithmeticTrial
 from hdkd_cli.settings.schema import Settings
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.state import TrainState
 from hdkd_cli.training.step import new_totals, train_step
 
@@ -213,7 +214,7 @@ def _try(
     labels = torch.randint(state.net.num_classes, (size,), generator=generator)
 
     def arm(arithmetic: Arithmetic) -> Callable[[], object]:
-        own = TrainState.build(arithmetic.put_into(settings), data, state.device)
+        own = build_state(arithmetic.put_into(settings), data, state.device)
         own.regime.enter(0)
         layout = torch.channels_last if own.channels_last else torch.contiguous_format
         batch = Batch(images.contiguous(memory_format=layout), labels)

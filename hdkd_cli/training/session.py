@@ -35,6 +35,7 @@ from hdkd_cli.training.beginning import (
     initialise_from,
     take_pretrained,
 )
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.distributed import ALONE, Ranks
 from hdkd_cli.training.events import Event, Noted, RunStarted, Sink
@@ -153,7 +154,7 @@ def check(
         DataError: images that are held in memory cannot be read.
         RunError, CheckpointError: ``training.init_from`` or ``model.pretrained`` is unusable.
     """
-    state = TrainState.build(settings, data, device, ranks)
+    state = build_state(settings, data, device, ranks)
     if ranks.first:
         take_pretrained(state.net, settings)
     if settings.training.init_from is not None and ranks.first:
@@ -196,7 +197,7 @@ def _train_in_folder(
     """Train in a folder that is locked; returns whether the run got to its last step."""
     data.images.make_ready(device)  # may take a minute, in which Ctrl-C shall end it at once
     if state is None:
-        state = TrainState.build(settings, data, device, ranks)
+        state = build_state(settings, data, device, ranks)
     with ExitStack() as stack:
         metrics, notes = ranks.together(
             lambda: begin_in_folder(run, state, data, checkpoint) if ranks.first else (None, [])

@@ -18,8 +18,8 @@ from hdkd_cli.data import open_data
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.training import arithmetic
 from hdkd_cli.training.arithmetic import Arithmetic, choose, decide, possible
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.distributed import Ranks
-from hdkd_cli.training.state import TrainState
 
 CPU = torch.device("cpu")
 ALL = [Arithmetic(p, layout) for p in ("fp32", "bf16") for layout in (False, True)]
@@ -61,7 +61,7 @@ def trials(monkeypatch, bf16_units):
 
 def begun(settings):
     data = open_data(settings.data)
-    return settings, data, TrainState.build(settings, data, CPU)
+    return settings, data, build_state(settings, data, CPU)
 
 
 @given(

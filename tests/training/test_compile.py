@@ -10,9 +10,9 @@ from hdkd_cli.errors import SettingsError
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.schema import OptimizerSettings
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.compile import compile_step
 from hdkd_cli.training.session import run_training
-from hdkd_cli.training.state import TrainState
 
 CPU = torch.device("cpu")
 SLOW = OptimizerSettings(lr=1e-3)
@@ -56,7 +56,7 @@ def test_a_compiled_run_has_the_losses_of_one_that_is_not(runs_dir):
 @pytest.mark.filterwarnings("default")
 def test_compiling_changes_nothing_that_trains():
     settings = small_settings()
-    state = TrainState.build(settings, open_data(settings.data), CPU)
+    state = build_state(settings, open_data(settings.data), CPU)
     before = {name: t.clone() for name, t in state.net.state_dict().items()}
     seconds = compile_step(state)
     assert seconds > 0
@@ -74,7 +74,7 @@ def test_without_a_compiler_one_line_says_so(monkeypatch):
     monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setattr(config, "force_disable_caches", True)
     settings = plain_settings(compile=True)
-    state = TrainState.build(settings, open_data(settings.data), CPU)
+    state = build_state(settings, open_data(settings.data), CPU)
     with pytest.raises(SettingsError, match=r"training\.compile: ") as caught:
         compile_step(state)
     assert "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ from hdkd_cli.data import open_data
 from hdkd_cli.errors import InterruptedRun
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.schema import WeightSettings
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.continuations import try_out
 from hdkd_cli.training.distributed import ALONE
 from hdkd_cli.training.events import RunStarted, TradeoffsMoved
@@ -26,13 +27,13 @@ SETTINGS = changed(small_settings(weights=WEIGHTS), "training", log_every=1)
 
 @pytest.fixture
 def state() -> TrainState:
-    return TrainState.build(SETTINGS, open_data(SETTINGS.data), CPU)
+    return build_state(SETTINGS, open_data(SETTINGS.data), CPU)
 
 
 def trained_by_hand(raw_T: torch.Tensor, rates: list[float]) -> torch.Tensor:
     """Refined NLL of every exit after steps at ``rates``, from scratch, with the weights held."""
     data = open_data(SETTINGS.data)
-    state = TrainState.build(SETTINGS, data, CPU)
+    state = build_state(SETTINGS, data, CPU)
     state.weights.raw_T.copy_(raw_T)
     batches = train_stream(state, data).batches(0)
     for rate in rates:
@@ -160,9 +161,7 @@ def test_what_is_kept_of_a_followed_run(runs_dir, form, state):
     first = begin(runs_dir, learned)
     go(first, learned)
     follow = WeightSettings(learned=False, replay=str(first.path), replay_as=form)
-    replayed = TrainState.build(
-        replace_weights(learned, follow), open_data(learned.data), CPU
-    ).replayed
+    replayed = build_state(replace_weights(learned, follow), open_data(learned.data), CPU).replayed
     logged = [e["weights_T"] for e in read_metrics(first.metrics) if e["event"] == "step"]
     last_T = (torch.tensor(logged[-1]) / state.weights.initial_T).log()
     kept_T = replayed.at(1.0)

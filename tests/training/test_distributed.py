@@ -12,9 +12,9 @@ from hdkd_cli.data import open_data
 from hdkd_cli.errors import SettingsError, UsageError
 from hdkd_cli.library.training import _goes_on
 from hdkd_cli.runs.folder import RunFolder
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.distributed import ALONE, Launch, Ranks, joined
 from hdkd_cli.training.session import check
-from hdkd_cli.training.state import TrainState
 
 CPU = torch.device("cpu")
 SMALL = small_settings()
@@ -64,9 +64,9 @@ def test_batches_without_equal_shares_are_refused(settings, ranks, message):
 def test_a_state_of_many_ranks_averages_the_hypergradient():
     settings = plain_settings()
     data = open_data(settings.data)
-    alone = TrainState.build(settings, data, CPU)
+    alone = build_state(settings, data, CPU)
     ranks = Ranks(1, 4)
-    state = TrainState.build(settings, data, CPU, ranks)
+    state = build_state(settings, data, CPU, ranks)
     assert alone.harmonizer is not None
     assert state.harmonizer is not None
     assert alone.harmonizer.mean is None

@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from hdkd_cli.data import Batch, ImageData, open_data
 from hdkd_cli.method.terms import Terms
 from hdkd_cli.training import step
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.distributed import ALONE
 from hdkd_cli.training.loop import refuse_divergence
 from hdkd_cli.training.monitor import accuracy_and_nll
@@ -105,7 +106,7 @@ def stand_in_for_autograd(monkeypatch):
 def built(precision: str, device: torch.device, **training) -> TrainState:
     settings = changed(small_settings(), "training", precision=precision, **training)
     settings = changed(settings, "objective", gradient_equilibrium="state")
-    state = TrainState.build(settings, digits(), device)
+    state = build_state(settings, digits(), device)
     # fakes cannot do autocast and forward mode at once
     state.harmonizer.autocast_dtype = None
     assert all(p.device == device for p in state.net.parameters())

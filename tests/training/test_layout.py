@@ -10,9 +10,9 @@ from hdkd_cli.models.fused import Unavailable, library
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.schema import OptimizerSettings
 from hdkd_cli.training import layout
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.events import RunStarted, StepLogged
 from hdkd_cli.training.session import run_training
-from hdkd_cli.training.state import TrainState
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def events_of(runs_dir, settings):
 
 
 def fused(settings):
-    state = TrainState.build(settings, open_data(settings.data), CPU)
+    state = build_state(settings, open_data(settings.data), CPU)
     (answer,) = {m.fused for m in state.net.modules() if isinstance(m, ConvBnRelu)}
     return answer
 

@@ -17,10 +17,10 @@ from hdkd_cli.models import MultiExitNet, Stage
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.schema import OptimizerSettings, TrainingSettings
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.optimizer import build_optimizer, preconditioner
 from hdkd_cli.training.regimes import Regime
 from hdkd_cli.training.schedule import Schedule
-from hdkd_cli.training.state import TrainState
 
 CPU = torch.device("cpu")
 ADAMW = OptimizerSettings(name="adamw", lr=0.003, heads_lr=0.01)
@@ -32,7 +32,7 @@ def regime(name: str, **values: object):
 
 def moved(runs_dir, settings) -> set[str]:
     """The parts of the network whose parameters a run changed; also the backbone's statistics."""
-    before = TrainState.build(settings, open_data(settings.data), CPU).net.state_dict()
+    before = build_state(settings, open_data(settings.data), CPU).net.state_dict()
     run = begin(runs_dir, settings)
     go(run, settings)
     parts = set()
@@ -96,7 +96,7 @@ def test_adamw_is_torchs_own(runs_dir):
     """Weights fixed, two groups with rates of their own."""
     settings = small_settings(optimizer=ADAMW)
     settings = changed(settings, "weights", learned=False)
-    state = TrainState.build(settings, open_data(settings.data), CPU)
+    state = build_state(settings, open_data(settings.data), CPU)
     rates = {len(g["params"]): g["rate"] for g in state.optimizer.param_groups}
     heads = len(state.net.head_parameters())
     assert rates == {heads: 0.01 / 0.003, len(list(state.net.parameters())) - heads: 1.0}

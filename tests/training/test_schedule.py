@@ -9,8 +9,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, S
 
 from hdkd_cli.data import open_data
 from hdkd_cli.settings.schema import OptimizerSettings, ScheduleSettings
+from hdkd_cli.training.building import build_state
 from hdkd_cli.training.schedule import learning_rate, weights_learning_rate
-from hdkd_cli.training.state import TrainState
 
 
 def rates(scheduler, optimizer, steps):
@@ -69,7 +69,7 @@ def test_a_run_takes_the_rate_of_its_length_unless_told(given_lr, epochs):
     settings = changed(small_settings(), "weights", interval=2, lr=given_lr)
     settings = changed(settings, "training", epochs=epochs, max_steps=3)
     data = open_data(settings.data)
-    harmonizer = TrainState.build(settings, data, torch.device("cpu")).harmonizer
+    harmonizer = build_state(settings, data, torch.device("cpu")).harmonizer
     updates = epochs * (len(data.splits["train"]) // settings.training.batch_size) // 2
     assert harmonizer is not None
     assert (updates > 250) == (epochs == 300)
