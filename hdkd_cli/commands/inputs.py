@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from hdkd_cli.errors import RunError, UsageError
 from hdkd_cli.ui.console import talk
@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from hdkd_cli.library.score_file import ScoreFile
 
 
+class Where(TypedDict, total=False):
+    """Where a run's images are, and what its network runs on: attributes of `Run`."""
+
+    data_dir: Path | None
+    device: str | None
+    batch_size: int | None
+
+
 def open_run(
     name: str,
     *,
-    data_dir: Path | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
     allow_mismatch: bool = False,
     runtime: RuntimeKind = "auto",
+    **where: Unpack[Where],
 ) -> Run:
     """The run at a path; ``-`` reads the path from the first line of stdin.
 
@@ -36,24 +42,15 @@ def open_run(
 
     return Run.open(
         _path(name),
-        data_dir=data_dir,
-        device=device,
-        batch_size=batch_size,
         allow_mismatch=allow_mismatch,
         runtime=runtime,
         note=talk.note,
         warn=talk.warning,
+        **where,
     )
 
 
-def kept_run(
-    name: str,
-    *,
-    data_dir: Path | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
-    allow_mismatch: bool = False,
-) -> KeptRun:
+def kept_run(name: str, *, allow_mismatch: bool = False, **where: Unpack[Where]) -> KeptRun:
     """The same for verbs that read scores: the network is opened, and torch, if none are kept.
 
     Raises:
@@ -62,13 +59,7 @@ def kept_run(
     from hdkd_cli.library.kept import KeptRun
 
     return KeptRun.open(
-        _path(name),
-        data_dir=data_dir,
-        device=device,
-        batch_size=batch_size,
-        allow_mismatch=allow_mismatch,
-        note=talk.note,
-        warn=talk.warning,
+        _path(name), allow_mismatch=allow_mismatch, note=talk.note, warn=talk.warning, **where
     )
 
 
@@ -88,10 +79,8 @@ def score_source(
     run: str | None,
     scores: Path | None,
     *,
-    data_dir: Path | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
     allow_mismatch: bool = False,
+    **where: Unpack[Where],
 ) -> Evaluated:
     """Where the scores of an evaluation come from: a run, or a file.
 
@@ -101,13 +90,7 @@ def score_source(
     if (run is None) == (scores is None):
         raise UsageError("give either RUN or --scores FILE")
     if run is not None:
-        return kept_run(
-            run,
-            data_dir=data_dir,
-            device=device,
-            batch_size=batch_size,
-            allow_mismatch=allow_mismatch,
-        )
+        return kept_run(run, allow_mismatch=allow_mismatch, **where)
     assert scores is not None
     return score_file(scores, allow_mismatch=allow_mismatch)
 
