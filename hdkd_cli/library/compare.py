@@ -55,7 +55,7 @@ def compare(
     if by == "method" and len(runs) < len(opened):
         raise UsageError("--by method reads the method and seed of runs: a score file has neither")
     for run in runs:
-        if (status := run.folder.info()["status"]) != "finished":
+        if (status := run.folder.info().status) != "finished":
             warn(f"{run.path}: is not finished ({status}): its newest checkpoint is compared")
     of_runs = _of_runs(runs, split or "test", note, warn)
     answers = [

@@ -95,10 +95,10 @@ class KeptRun(Evaluated):
         Raises:
             RunError: it never began to train.
         """
-        classes = self.folder.info().get("classes")
+        classes = self.folder.info().classes
         if not classes:
             raise RunError(f"{self.path}: never began to train (run.json names no classes)")
-        return tuple(classes)
+        return classes
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class KeptRun(Evaluated):
         if self.data_dir is not None:
             split_sha256 = self._opened.data(split).splits[split].sha256
         else:
-            split_sha256 = self.folder.info().get("splits", {}).get(split)
+            split_sha256 = self.folder.info().splits.get(split, "")
         try:
             scores = read_scores(path)
         except ScoresError as problem:

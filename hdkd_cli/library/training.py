@@ -234,7 +234,7 @@ def _goes_on(launch: Launch, earlier: RunFolder, settings: Settings) -> bool:
     """Whether this start of a job continues what an earlier one began."""
     if _unlike(earlier.settings(), settings):
         return False
-    unfinished = earlier.info()["status"] != "finished"
+    unfinished = earlier.info().status != "finished"
     return launch.restarts > 0 or (launch.lasting and unfinished)
 
 
@@ -257,7 +257,7 @@ def check_resumed(
         raise UsageError("--resume RUN takes its settings from the run: no preset, no --config,"
                          " --name or --dry-run with it")  # fmt: skip
     run = RunFolder.open(path)
-    if "imported" in run.info():
+    if run.info().imported is not None:
         raise UsageError(
             f"{path}: was imported, and no optimiser came with it to go on from",
             hint=f"start from its weights: hdkd train PRESET --init-from {path}",
@@ -274,7 +274,7 @@ def check_resumed(
         )
     settings = resolved.settings
     where = ranks.own_device(resolve_device(settings.training.device))
-    data = open_data(settings.data, without=run.info().get("skipped", ()))
+    data = open_data(settings.data, without=run.skipped())
     return Job(run, settings, data, where, True, None)
 
 

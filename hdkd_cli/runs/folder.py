@@ -33,8 +33,6 @@ from hdkd_cli.settings.schema import Settings
 from hdkd_cli.settings.toml import from_toml, to_toml
 from hdkd_cli.settings.trust import note_factories
 
-SCHEMA = "hdkd/run/1"
-
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -95,7 +93,7 @@ class RunFolder:
         write_json(
             path / "run.json",
             {
-                "schema": SCHEMA,
+                "schema": RunInfo.schema_id,
                 "preset": preset,
                 "seed": settings.training.seed,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,8 +118,8 @@ class RunFolder:
             run = cls(path.parent)
             with suppress(RunError):
                 info = run.info()
-                if info.get("launch") == launch:
-                    found.append((info["created"], path.stat().st_mtime_ns, run))
+                if info.launch == launch:
+                    found.append((info.created, path.stat().st_mtime_ns, run))
         return max(found, key=lambda entry: entry[:2])[2] if found else None
 
     @classmethod
@@ -152,20 +150,36 @@ class RunFolder:
         note_factories(leaves(settings).values(), str(path))
         return settings
 
-    def info(self) -> dict[str, Any]:
-        """The content of run.json.
+    def info(self) -> RunInfo:
+        """What run.json says.
 
         Raises:
             RunError: it is missing or damaged.
         """
-        path = self.path / "run.json"
-        text = read_text(path, RunError)
-        parse_record(RunInfo, SCHEMA, text, str(path), RunError)
-        return dict(json.loads(text))
+        return self._read_info()[0]
+
+    def skipped(self) -> tuple[str, ...]:
+        """The images of ``info().skipped`` as the file system names them, be that text or not.
+
+        Raises:
+            RunError: run.json is missing or damaged.
+        """
+        return tuple(self._read_info()[1].get("skipped", ()))
 
     def update_info(self, **changes: Any) -> None:
-        """Change entries of run.json."""
-        write_json(self.path / "run.json", {**self.info(), **changes})
+        """Change entries of run.json; what this version does not know stays in it.
+
+        Raises:
+            RunError: run.json is missing or damaged.
+        """
+        write_json(self.path / "run.json", {**self._read_info()[1], **changes})
+
+    def _read_info(self) -> tuple[RunInfo, dict[str, Any]]:
+        """run.json as a record, and as the file has it."""
+        path = self.path / "run.json"
+        text = read_text(path, RunError)
+        record = parse_record(RunInfo, RunInfo.schema_id, text, str(path), RunError)
+        return record, json.loads(text)
 
     @property
     def checkpoints(self) -> Path:
@@ -206,7 +220,7 @@ class RunFolder:
         Raises:
             RunError: run.json or metrics.jsonl is damaged.
         """
-        if self.info()["status"] == "finished":
+        if self.info().status == "finished":
             return True
         if not self.metrics.exists():
             return False

@@ -21,7 +21,7 @@ def images_of_run(run: RunFolder, root: Path | None = None) -> ImageData:
     """
     changes = {"download": False} | ({"root": str(root)} if root is not None else {})
     settings = run.settings().data.model_copy(update=changes)
-    data = open_data(settings, without=run.info().get("skipped", ()))
+    data = open_data(settings, without=run.skipped())
     refuse_other_images(run, data)
     return data
 
@@ -32,7 +32,7 @@ def refuse_other_images(run: RunFolder, data: ImageData) -> None:
     Raises:
         DataError: an image or label differs.
     """
-    known = run.info().get("splits", {})
+    known = run.info().splits
     for role, split in data.splits.items():
         if known.get(role, split.sha256) != split.sha256:
             raise DataError(

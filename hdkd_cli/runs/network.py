@@ -54,7 +54,7 @@ def trained_network(run: RunFolder) -> MultiExitNet:
         RunError: the run never began to train.
         CheckpointError: there is no usable checkpoint.
     """
-    classes = run.info().get("classes")
+    classes = run.info().classes
     if not classes:
         raise RunError(f"{run.path}: never began to train (run.json names no classes)")
     net = initial_network(run.settings(), num_classes=len(classes))

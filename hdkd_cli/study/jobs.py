@@ -55,7 +55,7 @@ class Workers:
                 ["train", str(plan), "--runs-dir", str(self.runs), "--name", cell.name],
                 trusted,
             )
-        elif RunFolder.open(run).info()["status"] != "finished":
+        elif RunFolder.open(run).info().status != "finished":
             self._hdkd(cell, ["train", "--resume", str(run), *self._moved()], trusted)
         for split in splits:
             if not (run / "scores" / f"{split}.safetensors").exists():

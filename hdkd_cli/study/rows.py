@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hdkd_cli.choices import HeldOut
+from hdkd_cli.errors import RunError
 from hdkd_cli.evaluation.anytime import anytime
 from hdkd_cli.evaluation.calibration import fit_combination, fit_policy
 from hdkd_cli.evaluation.scores import Scores, read_scores
@@ -43,6 +44,8 @@ def row_of(runs: Path, cell: Cell, split: HeldOut, budgets: Sequence[float]) -> 
     """
     run = RunFolder.open(runs / cell.name)
     info, settings = run.info(), run.settings()
+    if info.device is None:
+        raise RunError(f"{run.path}: was not trained here (run.json names no device)")
     scores, val = (
         read_scores(run.path / "scores" / f"{name}.safetensors") for name in (split, "val")
     )
@@ -72,8 +75,8 @@ def row_of(runs: Path, cell: Cell, split: HeldOut, budgets: Sequence[float]) -> 
         seconds=training_seconds(run),
         precision=settings.training.precision,
         channels_last=settings.training.channels_last,
-        revision=info["git_revision"],
-        device=info["device"],
+        revision=info.git_revision,
+        device=info.device,
         settings_sha256=settings_sha256(settings),
     )
 

@@ -84,10 +84,10 @@ def test_every_verb_takes_it(imported, tmp_path: Path, capsys: ANY):
 
 def test_its_classes_are_named_and_its_origin_is_kept(imported):
     info = RunFolder.open(imported[1]).info()
-    assert info["classes"] == list("0123456789")
-    assert info["status"] == "finished"
-    assert info["imported"]["file"].endswith("theirs.pth.tar")
-    assert len(info["imported"]["sha256"]) == 64
+    assert info.classes == tuple("0123456789")
+    assert info.status == "finished"
+    assert info.imported.file.endswith("theirs.pth.tar")
+    assert len(info.imported.sha256) == 64
 
 
 def test_training_can_begin_from_it_but_not_go_on(imported, tmp_path: Path, capsys: ANY):
@@ -127,5 +127,5 @@ def test_classes_without_images_are_numbers(tmp_path: Path, capsys: ANY):
     captured = capsys.readouterr()
     assert captured.out == f"{run}\n"
     assert "--data-dir gives them their names" in captured.err
-    assert RunFolder.open(run).info()["classes"] == list("0123456789")
+    assert RunFolder.open(run).info().classes == tuple("0123456789")
     assert app.run(["profile", str(run), "--seconds", "1", "--batch-size", "4"]) == 0

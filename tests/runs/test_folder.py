@@ -1,5 +1,6 @@
 """Run folders: made without collisions, opened by path, re-creating their settings."""
 
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -22,11 +23,11 @@ def test_two_runs_in_one_second_do_not_collide(tmp_path):
 def test_the_folder_re_creates_the_settings(tmp_path):
     run = RunFolder.create(tmp_path, "digits", SETTINGS, name="mine")
     assert RunFolder.open(tmp_path / "mine").settings() == SETTINGS
-    assert run.info()["seed"] == 3
-    assert run.info()["status"] == "created"
+    assert run.info().seed == 3
+    assert run.info().status == "created"
     run.update_info(status="finished")
-    assert run.info()["status"] == "finished"
-    assert run.info()["seed"] == 3
+    assert run.info().status == "finished"
+    assert run.info().seed == 3
 
 
 def test_an_existing_name_is_refused_and_left_alone(tmp_path):
@@ -54,6 +55,22 @@ def test_a_run_without_checkpoint_says_how_to_finish_it(tmp_path):
     run = RunFolder.create(tmp_path, "digits", SETTINGS)
     with pytest.raises(CheckpointError, match="--resume"):
         run.checkpoint()
+
+
+def test_what_a_later_version_wrote_into_run_json_stays(tmp_path):
+    run = RunFolder.create(tmp_path, "digits", SETTINGS)
+    run.update_info(weather="rain")
+    run.update_info(status="running")
+    assert json.loads((run.path / "run.json").read_text())["weather"] == "rain"
+
+
+def test_images_that_are_left_out_are_found_again_by_names_that_are_no_text(tmp_path):
+    run = RunFolder.create(tmp_path, "digits", SETTINGS)
+    assert run.skipped() == ()
+    run.update_info(skipped={"train/a\udcff.png": "truncated"})
+    run.update_info(status="running")
+    assert run.skipped() == ("train/a\udcff.png",)
+    assert run.info().skipped == {"train/a?.png": "truncated"}  # for people
 
 
 def test_damaged_run_json(tmp_path):

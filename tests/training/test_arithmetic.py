@@ -200,7 +200,7 @@ def test_a_decided_run_is_the_run_whose_settings_say_so(trials, runs_dir):
     asked = hdkd_cli.train("digits", set=small | said, name="asked", **common)
     assert len(trials) == 1
     assert decided.folder.settings() == asked.folder.settings()
-    assert decided.folder.info()["origin"]["training.precision"].startswith("auto (a trial")
+    assert decided.folder.info().origin["training.precision"].startswith("auto (a trial")
     steps = [
         [{**r, "images_per_s": 0} for r in read_metrics(run.folder.metrics) if r["event"] == "step"]
         for run in (decided, asked)

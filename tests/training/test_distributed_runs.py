@@ -103,7 +103,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(runs_dir):
     assert [rank["exception"] for rank in seen] == ["InterruptedRun", "OtherRankFailed"]
     assert [rank["exit_code"] for rank in seen] == [143, 143]
     assert [rank["steps"][-1]["step"] for rank in seen] == [5, 5]
-    assert parts.info()["status"] == "interrupted"
+    assert parts.info().status == "interrupted"
     assert parts.checkpoint().step == 5
     train_on_two_ranks(parts, settings, resume=True)
     ours, theirs = final_tensors(parts), final_tensors(whole)
@@ -117,7 +117,7 @@ def test_what_is_not_finite_on_one_rank_ends_all(runs_dir):
     assert [rank["exception"] for rank in seen] == ["DivergedError", "OtherRankFailed"]
     assert [rank["exit_code"] for rank in seen] == [4, 4]
     assert "step 2" in seen[0]["message"]
-    assert run.info()["status"] == "diverged"
+    assert run.info().status == "diverged"
     assert not run.has_checkpoint()
 
 
@@ -189,7 +189,7 @@ def test_a_signal_to_torchrun_saves(tmp_path):
     stdout, stderr = process.communicate(timeout=120)
     assert stdout == ""
     info = only_run(tmp_path).info()
-    assert (info["status"], info["exit_code"], info["ranks"]) == ("interrupted", 143, 2)
+    assert (info.status, info.exit_code, info.ranks) == ("interrupted", 143, 2)
     assert only_run(tmp_path).has_checkpoint()
     assert stderr.count("error: ") == 1
     assert "--resume" in stderr

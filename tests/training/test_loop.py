@@ -80,10 +80,10 @@ def test_interrupted_anywhere_and_resumed_gives_the_same_bits(runs_dir, step):
     with pytest.raises(InterruptedRun) as stopped:
         go(parts, settings, sink=StopAt(step))
     assert stopped.value.exit_code == 143
-    assert parts.info()["status"] == "interrupted"
+    assert parts.info().status == "interrupted"
     assert parts.checkpoint().step >= step
     go(parts, settings, resume=True)
-    assert parts.info()["status"] == "finished"
+    assert parts.info().status == "finished"
     assert_same_bits(whole, parts)
 
     steps = [[r["step"] for r in read_metrics(run.metrics) if r["event"] == "step"]
@@ -119,8 +119,8 @@ def test_divergence_ends_the_run_and_names_the_last_good_checkpoint(runs_dir):
     exploding = changed(settings, "optimizer", lr=1e30)
     with pytest.raises(DivergedError, match=r"step \d+.*step-6"):
         go(run, exploding, resume=True)
-    assert run.info()["status"] == "diverged"
-    assert run.info()["exit_code"] == 4
+    assert run.info().status == "diverged"
+    assert run.info().exit_code == 4
     after = final_tensors(run)
     assert all(torch.equal(good[name], after[name]) for name in good)
 
@@ -211,11 +211,11 @@ def test_a_run_whose_time_is_up_is_saved_and_goes_on_to_the_same_bits(runs_dir):
     short = changed(settings, "training", max_minutes=1e-9)
     events: list[Event] = []
     assert not go(parts, short, sink=events.append)
-    assert parts.info()["status"] == "paused"
-    assert parts.info()["exit_code"] == 0
+    assert parts.info().status == "paused"
+    assert parts.info().exit_code == 0
     assert events[-1].status == "paused"
     assert not go(parts, short, resume=True)
     assert parts.checkpoint().step == 2
     assert go(parts, settings, resume=True)
-    assert parts.info()["status"] == "finished"
+    assert parts.info().status == "finished"
     assert_same_bits(whole, parts)

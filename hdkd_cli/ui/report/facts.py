@@ -44,10 +44,10 @@ def headline(content: RunContent) -> str:
 def facts(content: RunContent) -> dict[str, str]:
     """What a reader should know about a run before its numbers."""
     info, history, evaluation = content.info, content.history, content.evaluation
-    found = {"folder": content.path, "status": str(info.get("status"))}
+    found = {"folder": content.path, "status": printable(info.status)}
     for name in ("preset", "seed", "device", "created", "ended"):
-        if info.get(name) is not None:
-            found[name] = printable(str(info[name]))
+        if (value := getattr(info, name)) is not None:
+            found[name] = printable(str(value))
     if history is not None:
         seconds = history.seconds(content.settings.training.batch_size)
         found["training time"] = f"{duration(seconds)} (h:mm:ss, steps and evaluations)"
@@ -58,18 +58,18 @@ def facts(content: RunContent) -> dict[str, str]:
     if evaluation is not None:
         macs = [exit_["macs"] / 1e6 for exit_ in evaluation.anytime["exits"]]
         found["multiply-accumulates"] = f"{macs[0]:.2f} M (exit 1) to {macs[-1]:.2f} M (last exit)"
-    versions = {"python": info.get("python"), **(info.get("versions") or {})}
+    versions = {"python": info.python, **info.versions}
     found["versions"] = printable(", ".join(f"{name} {v}" for name, v in versions.items()))
-    for name, label in (("platform", "platform"), ("git_revision", "git revision")):
-        if info.get(name):
-            found[label] = printable(str(info[name]))
-    found["command"] = printable(" ".join(map(str, info.get("argv") or ())))
+    for label, text in (("platform", info.platform), ("git revision", info.git_revision)):
+        if text:
+            found[label] = printable(text)
+    found["command"] = printable(" ".join(info.argv))
     return found
 
 
 def setting_rows(content: RunContent) -> list[tuple[str, str, str]]:
     """(key, value, where it came from) of every setting."""
-    origin = content.info.get("origin") or {}
+    origin = content.info.origin
     return [
         (key, printable(show(value)), printable(origin.get(key, "unknown")))
         for key, value in leaves(content.settings).items()

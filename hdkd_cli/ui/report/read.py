@@ -29,6 +29,7 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import Simulation, budget, simulate, threshold_array
 from hdkd_cli.evaluation.table import ExitTable, tabulate
 from hdkd_cli.records.comparison import Comparison
+from hdkd_cli.records.training import RunInfo
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.settings.methods import method_names
 from hdkd_cli.settings.schema import Settings
@@ -101,7 +102,7 @@ class RunContent:
 
     folder: RunFolder
     label: str  # its short name here, unlike that of the others
-    info: Mapping[str, Any]  # its run.json
+    info: RunInfo
     settings: Settings
     history: History | None
     evaluation: Evaluation | None
@@ -116,7 +117,7 @@ class RunContent:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the labels; numbers where run.json does not say."""
         assert self.evaluation is not None
-        names = self.info.get("classes") or range(self.evaluation.answers.num_classes)
+        names = self.info.classes or range(self.evaluation.answers.num_classes)
         return tuple(printable(str(name)) for name in names)
 
 
@@ -148,9 +149,9 @@ def read_runs(folders: Sequence[RunFolder], scores_of: ScoresOf) -> list[RunCont
 def _read_run(run: RunFolder, scores_of: ScoresOf, letter: str, method: str) -> RunContent:
     info, settings = run.info(), run.settings()
     missing: list[Missing] = []
-    if info.get("status") != "finished":
+    if info.status != "finished":
         said = (
-            f"The run is not finished (status: {info.get('status')}): "
+            f"The run is not finished (status: {info.status}): "
             "numbers are those of its newest checkpoint."
         )
         missing.append(Missing.of(run, said, "train --resume"))
@@ -164,12 +165,11 @@ def _read_run(run: RunFolder, scores_of: ScoresOf, letter: str, method: str) -> 
     return RunContent(run, label, info, settings, history, evaluation, tuple(missing))
 
 
-def _name(run: RunFolder, info: Mapping[str, Any], method: str) -> str:
+def _name(run: RunFolder, info: RunInfo, method: str) -> str:
     """The name that a user gave the run; else its preset, method and seed."""
     folder = run.path.resolve().name
-    preset, seed = info.get("preset"), info.get("seed")
-    automatic = rf"{re.escape(f'{preset}-s{seed}-')}\d{{8}}T\d{{6}}Z(-\d+)?"
-    return f"{preset} {method} s{seed}" if re.fullmatch(automatic, folder) else folder
+    automatic = rf"{re.escape(f'{info.preset}-s{info.seed}-')}\d{{8}}T\d{{6}}Z(-\d+)?"
+    return f"{info.preset} {method} s{info.seed}" if re.fullmatch(automatic, folder) else folder
 
 
 def _history(run: RunFolder, missing: list[Missing]) -> History | None:
