@@ -168,10 +168,27 @@ def _write_table(
     console = Console(
         file=sys.stdout, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True
     )
-    for name, value in (head or {}).items():
-        if name != "schema" and not _holds_rows(value):
+    head = {k: v for k, v in (head or {}).items() if k != "schema" and not _holds_rows(v)}
+    parts = {name: value for name, value in head.items() if value and isinstance(value, Mapping)}
+    for name, value in head.items():
+        if name not in parts:
             console.print(f"{visible(name)}: {cell(value, name)}")
     console.print(table)
+    for name, part in parts.items():
+        _write_table(_as_list(name, part))
+
+
+def _as_list(name: str, part: Row) -> list[Row]:
+    """``part`` as rows, one per key; mappings in it are columns beside it, for they are alike."""
+    inner = {key: value for key, value in part.items() if isinstance(value, Mapping)}
+    columns = {name: {k: v for k, v in part.items() if k not in inner}, **inner}
+    return [
+        {
+            "": key,
+            **{c: cell(values[key], key) if key in values else "" for c, values in columns.items()},
+        }
+        for key in dict.fromkeys(chain.from_iterable(columns.values()))
+    ]
 
 
 def _holds_rows(value: Any) -> bool:
@@ -186,12 +203,14 @@ def cell(value: Any, name: str = "") -> str:
             return "–"
         case bool():
             return "yes" if value else "no"
-        case int() | float() if name.endswith(("macs", "ops")):
+        case int() | float() if name.endswith(("macs", "macs_eager", "ops")):
             return f"{value / 1e6:,.2f} M"
         case float() if name.endswith("_share"):
             return f"{100 * value:.1f}"
         case int():
             return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        case float() if 10_000 <= abs(value) < 1e15:
+            return f"{value:,.0f}"
         case float():
             return f"{value:.2f}" if name.endswith("_pct") else f"{value:.4g}"
         case Mapping():

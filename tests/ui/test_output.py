@@ -104,6 +104,22 @@ def test_table_of_one_record_is_a_list(capsys: pytest.CaptureFixture[str]) -> No
     assert ["shares", "0.5", "0.5"] in lines
 
 
+def test_a_part_of_the_record_is_a_table_below_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    class Parted(X):
+        part: dict[str, Any]
+
+    inner = {"batch": 1, "images_per_s": 12345.6}
+    part = {"batch": 64, "images_per_s": 3.5, "macs": 2e6, "one_by_one": inner}
+    text = written(capsys, Parted(**RECORD.model_dump(), part=part), "table", columns=("exit",))
+    lines = [line.split() for line in text.splitlines()]
+    head = lines.index(["part", "one_by_one"])
+    assert head > lines.index(["exit"])
+    assert ["batch", "64", "1"] in lines[head:]
+    assert ["images_per_s", "3.5", "12,346"] in lines[head:]
+    assert ["macs", "2.00", "M"] in lines[head:]
+    assert not any(line.startswith("part:") for line in text.splitlines())
+
+
 def test_table_in_a_file_is_never_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     assert "x" * 5000 in written(capsys, [{"name": "x" * 5000}], "table")
 
@@ -176,6 +192,7 @@ def test_flatten_names() -> None:
         (75.845, "top1_pct", "75.84"),
         (100.0, "top1_pct", "100.00"),
         (5_905_664, "macs", "5.91 M"),
+        (2_995_456, "macs_eager", "3.00 M"),
         (1.2e9, "target_macs", "1,200.00 M"),
         ([0.25, 0.75], "exit_share", "25.0 75.0"),
         ([1, None, 0.5], "", "1 – 0.5"),
