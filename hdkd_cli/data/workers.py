@@ -107,7 +107,23 @@ def decode(
     except (EOFError, ConnectionError, FileNotFoundError) as problem:
         raise _killed(problem) from None  # its pixels were still to be fetched from it
     finally:
-        del iterator  # ends the workers now, not when the last traceback is forgotten
+        _end_workers(iterator)
+
+
+def _end_workers(iterator: object) -> None:
+    """End the processes of a DataLoader's iterator now, not when the last traceback is forgotten.
+
+    One may hang, as another was killed while it held what both need. PyTorch sends it SIGTERM,
+    which it does not hear (see `_interrupts_held`), and at its end Python would wait for it forever.
+    """
+    shut_down = getattr(iterator, "_shutdown_workers", None)  # there is none without processes
+    if shut_down is None:
+        return
+    shut_down()
+    for worker in getattr(iterator, "_workers", ()):
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
 
 
 @contextmanager

@@ -141,6 +141,8 @@ def test_a_killed_worker_is_no_bug(root, four_cores):
         go_on_without_a_worker()
     batches.close()
     assert "data.workers" in problem.value.hint
+    # The other one hears no SIGTERM: while it lives, this process could not end.
+    assert multiprocessing.active_children() == []
 
 
 def test_bad_images_are_found_before_training_comes_to_them(root):
