@@ -114,7 +114,7 @@ def _end_workers(iterator: object) -> None:
     """End the processes of a DataLoader's iterator now, not when the last traceback is forgotten.
 
     One may hang, as another was killed while it held what both need. PyTorch sends it SIGTERM,
-    which it does not hear (see `_interrupts_held`), and at its end Python would wait for it forever.
+    which it does not hear (see `_interrupts_held`); Python would wait for it forever at the end.
     """
     shut_down = getattr(iterator, "_shutdown_workers", None)  # there is none without processes
     if shut_down is None:

@@ -115,7 +115,8 @@ def built(precision: str, device: torch.device, **training) -> TrainState:
 
 
 def batch(device: torch.device) -> Batch:
-    images = torch.empty(BATCH, 3, 32, 32, device=device)
+    side = small_settings().data.image_size
+    images = torch.empty(BATCH, 3, side, side, device=device)
     return Batch(images, torch.empty(BATCH, dtype=torch.int64, device=device))
 
 
