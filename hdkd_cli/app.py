@@ -17,7 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         with own_trust():
-            typer.main.get_command(app).main(args=list(arguments), prog_name="hdkd")
+            _command().main(args=list(arguments), prog_name="hdkd")
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # the reader of a help page went away
             return PIPE_CLOSED
@@ -109,6 +109,12 @@ def run(arguments: Sequence[str]) -> int:
         talk.error(f"this is a bug in hdkd {version()}; please report it with the lines above")
         return HdkdError.exit_code
     return 0
+
+
+@cache
+def _command() -> Any:
+    """All verbs, made into a command once per process."""
+    return typer.main.get_command(app)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

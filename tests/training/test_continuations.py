@@ -97,9 +97,8 @@ def test_a_run_holds_its_rounds_once_and_follows_what_they_found(runs_dir):
 
 
 @pytest.mark.parametrize("at", [4, 5])
-def test_a_run_stopped_at_a_round_or_after_it_ends_with_the_same_bits(runs_dir, at):
-    whole = begin(runs_dir, SETTINGS)
-    go(whole, SETTINGS)
+def test_a_run_stopped_at_a_round_or_after_it_ends_with_the_same_bits(runs_dir, whole_run, at):
+    whole = whole_run(SETTINGS)
     stopped = begin(runs_dir, SETTINGS)
     with pytest.raises(InterruptedRun):
         go(stopped, SETTINGS, sink=StopAt(at))
@@ -107,11 +106,10 @@ def test_a_run_stopped_at_a_round_or_after_it_ends_with_the_same_bits(runs_dir, 
     assert_same_bits(whole, stopped)
 
 
-def test_a_signal_within_a_round_gives_it_up_and_it_is_held_anew(runs_dir, monkeypatch):
+def test_a_signal_within_a_round_gives_it_up_and_it_is_held_anew(runs_dir, whole_run, monkeypatch):
     from hdkd_cli.training import continuations
 
-    whole = begin(runs_dir, SETTINGS)
-    go(whole, SETTINGS)
+    whole = whole_run(SETTINGS)
     stopped = begin(runs_dir, SETTINGS)
     real, calls = continuations.take_step, []
 
@@ -139,10 +137,9 @@ def test_another_parametrisation_is_refused():
         WeightSettings(learner="continuations", parametrisation="softmax")
 
 
-def test_following_a_run_gives_its_weights_and_its_bits(runs_dir):
+def test_following_a_run_gives_its_weights_and_its_bits(runs_dir, whole_run):
     learned = small_settings()
-    first = begin(runs_dir, learned)
-    go(first, learned)
+    first = whole_run(learned)
     follow = {"learned": False, "replay": str(first.path)}
     settings = changed(changed(learned, "weights", **follow), "training", log_every=3)
     second = begin(runs_dir, settings)
@@ -156,10 +153,9 @@ def test_following_a_run_gives_its_weights_and_its_bits(runs_dir):
 
 
 @pytest.mark.parametrize("form", ["group-means", "permuted", "final"])
-def test_what_is_kept_of_a_followed_run(runs_dir, form, state):
+def test_what_is_kept_of_a_followed_run(whole_run, form, state):
     learned = small_settings()
-    first = begin(runs_dir, learned)
-    go(first, learned)
+    first = whole_run(learned)
     follow = WeightSettings(learned=False, replay=str(first.path), replay_as=form)
     replayed = build_state(replace_weights(learned, follow), open_data(learned.data), CPU).replayed
     logged = [e["weights_T"] for e in read_metrics(first.metrics) if e["event"] == "step"]

@@ -47,18 +47,17 @@ def assert_same_bits(a: RunFolder, b: RunFolder) -> None:
     assert not different
 
 
-def test_the_same_seed_twice_gives_the_same_bits_and_another_seed_does_not(runs_dir):
+def test_the_same_seed_twice_gives_the_same_bits_and_another_seed_does_not(runs_dir, whole_run):
     settings = small_settings()
-    runs = [begin(runs_dir, settings) for _ in range(2)]
-    for run in runs:
-        go(run, settings)
-    assert_same_bits(*runs)
+    first, second = whole_run(settings), begin(runs_dir, settings)
+    go(second, settings)
+    assert_same_bits(first, second)
 
     other_settings = changed(settings, "training", seed=1)
     other = begin(runs_dir, other_settings)
     go(other, other_settings)
     with pytest.raises(AssertionError):
-        assert_same_bits(runs[0], other)
+        assert_same_bits(first, other)
 
 
 class StopAt:
@@ -73,10 +72,9 @@ class StopAt:
 
 
 @pytest.mark.parametrize("step", [1, 5, 6, 7])  # an epoch has 6 steps, weights move every second
-def test_interrupted_anywhere_and_resumed_gives_the_same_bits(runs_dir, step):
+def test_interrupted_anywhere_and_resumed_gives_the_same_bits(runs_dir, whole_run, step):
     settings = changed(small_settings(), "training", log_every=1)
-    whole, parts = begin(runs_dir, settings), begin(runs_dir, settings)
-    go(whole, settings)
+    whole, parts = whole_run(settings), begin(runs_dir, settings)
     with pytest.raises(InterruptedRun) as stopped:
         go(parts, settings, sink=StopAt(step))
     assert stopped.value.exit_code == 143
@@ -91,20 +89,18 @@ def test_interrupted_anywhere_and_resumed_gives_the_same_bits(runs_dir, step):
     assert steps[0] == steps[1] == list(range(1, 13))
 
 
-def test_max_steps_ends_early_and_can_be_raised(runs_dir):
+def test_max_steps_ends_early_and_can_be_raised(runs_dir, whole_run):
     settings = small_settings()
-    whole, parts = begin(runs_dir, settings), begin(runs_dir, settings)
-    go(whole, settings)
+    whole, parts = whole_run(settings), begin(runs_dir, settings)
     go(parts, changed(settings, "training", max_steps=4))
     assert parts.checkpoint().step == 4
     go(parts, settings, resume=True)
     assert_same_bits(whole, parts)
 
 
-def test_a_run_without_checkpoint_starts_again_in_its_folder(runs_dir):
+def test_a_run_without_checkpoint_starts_again_in_its_folder(runs_dir, whole_run):
     settings = small_settings()
-    whole, again = begin(runs_dir, settings), begin(runs_dir, settings)
-    go(whole, settings)
+    whole, again = whole_run(settings), begin(runs_dir, settings)
     again.metrics.write_text('{"event": "step", "step": 1}\n')  # killed before the first save
     go(again, settings, resume=True)
     assert_same_bits(whole, again)
@@ -185,10 +181,11 @@ class StopsAfter:
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 11])  # records at 3, 6, 9, 12; updates at 2, 4, ..
-def test_a_stretch_that_was_interrupted_is_logged_as_if_it_was_not(runs_dir, monkeypatch, step):
+def test_a_stretch_that_was_interrupted_is_logged_as_if_it_was_not(
+    runs_dir, whole_run, monkeypatch, step
+):
     settings = small_settings()
-    whole, parts = begin(runs_dir, settings), begin(runs_dir, settings)
-    go(whole, settings)
+    whole, parts = whole_run(settings), begin(runs_dir, settings)
     monkeypatch.setattr(loop, "take_step", StopsAfter(step))
     with pytest.raises(InterruptedRun):
         go(parts, settings)
@@ -204,10 +201,9 @@ def test_a_stretch_that_was_interrupted_is_logged_as_if_it_was_not(runs_dir, mon
     assert all(r["images_per_s"] > 0 for r in read_metrics(parts.metrics) if r["event"] == "step")
 
 
-def test_a_run_whose_time_is_up_is_saved_and_goes_on_to_the_same_bits(runs_dir):
+def test_a_run_whose_time_is_up_is_saved_and_goes_on_to_the_same_bits(runs_dir, whole_run):
     settings = small_settings()
-    whole, parts = begin(runs_dir, settings), begin(runs_dir, settings)
-    go(whole, settings)
+    whole, parts = whole_run(settings), begin(runs_dir, settings)
     short = changed(settings, "training", max_minutes=1e-9)
     events: list[Event] = []
     assert not go(parts, short, sink=events.append)

@@ -1,6 +1,7 @@
 """What users of timm expect of a training run: each part does what it says, and is replayed with
 the same bits when a run was interrupted."""
 
+import backbones  # noqa: F401 (names a small network)
 import pytest
 import torch
 from small_runs import changed, small_settings
@@ -26,7 +27,7 @@ def with_(section: str, **values: object):
 
 
 def stochastic_depth():
-    model = BackboneSettings(name="torchvision:efficientnet_b0", exits=2, drop_path=0.5)
+    model = BackboneSettings(name="torchvision:tiny_convnext", exits=2, drop_path=0.5)
     settings = with_("training", max_steps=4)
     return settings.model_copy(update={"model": model})
 
@@ -44,10 +45,9 @@ def stochastic_depth():
     ids=["smoothing", "mixup", "cutmix", "both-average", "rand-augment", "stochastic-depth"],
 )
 def test_interrupted_and_resumed_gives_the_same_bits_and_other_ones_than_without(
-    runs_dir, settings
+    runs_dir, whole_run, settings
 ):
-    whole, parts, plain = (begin(runs_dir, settings) for _ in range(3))
-    go(whole, settings)
+    whole, parts = whole_run(settings), begin(runs_dir, settings)
     with pytest.raises(InterruptedRun):
         go(parts, settings, sink=StopAt(3))
     go(parts, settings, resume=True)
@@ -57,8 +57,7 @@ def test_interrupted_and_resumed_gives_the_same_bits_and_other_ones_than_without
         without = changed(settings, "model", drop_path=0.0)
     else:
         without = with_("training")
-    go(plain, without)
-    first, second = final_tensors(whole), final_tensors(plain)
+    first, second = final_tensors(whole), final_tensors(whole_run(without))
     assert any(not torch.equal(first[k], second[k]) for k in first.keys() & second.keys())
 
 
@@ -104,11 +103,8 @@ def test_the_average_is_the_sum_it_stands_for():
     assert torch.equal(net.weight, own)
 
 
-def test_what_is_saved_and_evaluated_is_the_average(runs_dir):
-    settings = with_("training", average=0.9)
-    run, plain = begin(runs_dir, settings), begin(runs_dir, settings)
-    go(run, settings)
-    go(plain, with_("training"))
+def test_what_is_saved_and_evaluated_is_the_average(whole_run):
+    run, plain = whole_run(with_("training", average=0.9)), whole_run(with_("training"))
     name = "stages.0.classifier.4.weight"
     saved = dict(trained_network(run).named_parameters())[name]
     trained = run.checkpoint().tensors("optimizer")[0][f"trained.{name}"]
