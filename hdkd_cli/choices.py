@@ -30,6 +30,8 @@ InMemory = Literal["auto", "always", "never"]
 # models
 EquilibriumMode = Literal["off", "state", "head"]
 """Which tensors gradient equilibrium acts on: none, all of the state, those the head reads."""
+GradientSurgery = Literal["off", "pcgrad"]
+"""What is done about exits whose gradients point against each other."""
 StemKind = Literal["cifar", "imagenet"]
 """How an MSDNet or RANet begins: for small images or for large ones."""
 BackboneStem = Literal["own", "small"]

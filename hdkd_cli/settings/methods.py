@@ -17,18 +17,20 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
             "teachers": teachers,
             "temperature": temperature,
             "temperature_growth": growth,
+            "gradient_surgery": surgery,
         },
         "weights": {"learned": learned, "init": init},
     }
-    for name, static, teachers, temperature, growth, learned, init in (
-        ("joint", False, "none", _T, None, False, "balanced"),
-        ("dbt", False, "last", 1.0, 1.05, False, "dbt"),
-        ("naive-dkd", False, "later", _T, None, False, "balanced"),
-        ("ensemble", False, "ensemble", _T, None, False, "balanced"),
-        ("hmsdnet", False, "none", _T, None, True, "balanced"),
-        ("hdbt", False, "last", _T, None, True, "balanced"),
-        ("hdkd", False, "later", _T, None, True, "balanced"),
-        ("static", True, "none", _T, None, False, "uniform"),
+    for name, static, teachers, temperature, growth, surgery, learned, init in (
+        ("joint", False, "none", _T, None, "off", False, "balanced"),
+        ("dbt", False, "last", 1.0, 1.05, "off", False, "dbt"),
+        ("naive-dkd", False, "later", _T, None, "off", False, "balanced"),
+        ("ensemble", False, "ensemble", _T, None, "off", False, "balanced"),
+        ("pcgrad", False, "none", _T, None, "pcgrad", False, "balanced"),
+        ("hmsdnet", False, "none", _T, None, "off", True, "balanced"),
+        ("hdbt", False, "last", _T, None, "off", True, "balanced"),
+        ("hdkd", False, "later", _T, None, "off", True, "balanced"),
+        ("static", True, "none", _T, None, "off", False, "uniform"),
     )
 }
 

@@ -22,6 +22,7 @@ from pydantic import (
 
 from hdkd_cli.choices import (
     EquilibriumMode,
+    GradientSurgery,
     Learner,
     OptimizerName,
     Parametrisation,
@@ -60,6 +61,9 @@ class ObjectiveSettings(Section):
     gradient_equilibrium: EquilibriumMode = "off"
     """Rescale gradients between exits (Li et al., ICCV 2019): on every tensor an exit hands on
     [ours], or on those its head reads (published)."""
+    gradient_surgery: GradientSurgery = "off"
+    """``pcgrad``: take out of each exit's gradient what points against another's (Yu et al.,
+    NeurIPS 2020), for a backward pass per exit. Not for weights that hypergradients learn."""
 
 
 class WeightSettings(Section):

@@ -24,6 +24,7 @@ from hdkd_cli.training.regimes import Regime
 from hdkd_cli.training.replay import ReplayedWeights
 from hdkd_cli.training.schedule import Schedule, weights_learning_rate
 from hdkd_cli.training.state import TrainState
+from hdkd_cli.training.surgery import refuse_surgery
 
 
 def build_state(
@@ -33,9 +34,12 @@ def build_state(
 
     Raises:
         SettingsError: the network or the weights cannot be built, the device lacks the
-            precision, or the batch has no equal parts for all ranks.
+            precision, the batch has no equal parts for all ranks, or gradients are projected where
+            their sum is needed.
     """
     s = settings
+    if s.objective.gradient_surgery != "off":
+        refuse_surgery(s, ranks)
     if s.training.batch_size % (ranks.size * s.training.accumulate):
         raise SettingsError(
             f"training.batch_size = {s.training.batch_size} is not divisible by {ranks.size} "

@@ -29,6 +29,7 @@ from hdkd_cli.training.precision import LossScale
 from hdkd_cli.training.regimes import Regime
 from hdkd_cli.training.replay import ReplayedWeights
 from hdkd_cli.training.schedule import Schedule, round_steps
+from hdkd_cli.training.surgery import Surgery
 from hdkd_cli.training.totals import Totals
 
 
@@ -79,6 +80,7 @@ class TrainState:
         forward: ``net`` as a training step runs it, images → logits: itself, or compiled.
         update_weights: What follows a step after which the weights are due: the step's
             micro-batches, a validation batch, and whether the parameters moved.
+        surgery: The backward pass, if it is not that of the sum of the losses.
         mix: What is done to a batch before a step, if anything is.
         average: The averaged parameters, if they are what is evaluated.
         last_update: What it found last, on the device: applied, L_val, CE_k, hypergradient.
@@ -106,12 +108,17 @@ class TrainState:
     def __post_init__(self) -> None:
         self.forward: Callable[[Tensor], Tensor] = self.net
         self.update_weights: UpdateWeights = self._update_weights
-        training = self.settings.training
+        training, terms = self.settings.training, self.terms.terms
+        self.surgery = (
+            None
+            if self.settings.objective.gradient_surgery == "off"
+            else Surgery(terms, self.net.num_exits, self.device)
+        )
         self.mix = mixing(training, self.net.num_classes)
         self.average = Average(self.net, training.average) if training.average else None
-        exits, terms = self.net.num_exits, len(self.terms.terms)
-        self.last_update = torch.zeros(2 + exits + terms, device=self.device)
-        self.totals = Totals.of_no_step(terms, exits, self.device)
+        exits = self.net.num_exits
+        self.last_update = torch.zeros(2 + exits + len(terms), device=self.device)
+        self.totals = Totals.of_no_step(len(terms), exits, self.device)
 
     def _update_weights(
         self, micro_batches: Sequence[Batch], val_batch: Batch, moved: Tensor

@@ -84,8 +84,13 @@ def train_step(state: TrainState, micro_batches: Sequence[Batch], totals: Totals
         with autocast(state.device, state.autocast_dtype):
             logits_KBC = state.forward(images)
         terms_T = state.terms(logits_KBC, labels)
-        loss = (weights_T * terms_T).sum() * share
-        torch.autograd.backward(loss * loss_scale.scale)
+        weighted_T = weights_T * terms_T
+        loss = weighted_T.sum() * share
+        if state.surgery is None:
+            torch.autograd.backward(loss * loss_scale.scale)
+        else:
+            trained = [p for p in net.parameters() if p.requires_grad]
+            state.surgery.backward(weighted_T * loss_scale.scale, trained)
         finite = finite & torch.isfinite(loss.detach())
         if annealing is not None:
             sureness = sureness + annealing.sureness(logits_KBC.detach()) * share
