@@ -199,10 +199,10 @@ class TrainingSettings(Section):
     """Images per optimiser step."""
     accumulate: PositiveInt = 1
     """Micro-batches per step."""
-    precision: Literal["auto", Precision] = "fp32"
+    precision: Literal["auto", Precision] = "auto"
     """Arithmetic of convolutions and matrix products; ``fp16`` needs CUDA. ``auto``: fp32, or bf16
     where the CPU has units for it and a trial of a few steps finds it faster; runs of a few minutes
-    try nothing. That bf16 costs no accuracy is not shown yet (docs/log.md)."""
+    try nothing. What bf16 does to accuracy is measured (docs/log.md)."""
     compile: bool = False
     """Compile the network before the first step: faster steps after a wait of minutes, which is
     shorter for a network that was compiled before. Needs a C++ compiler on a CPU."""
