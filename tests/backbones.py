@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 import torch
@@ -108,10 +110,17 @@ class Tied(nn.Module):
 def backbone(
     name: str, size: int = 32, num_classes: int = 5, seed: int = 0, **settings: Any
 ) -> MultiExitNet:
-    """A model cut into stages, in evaluation mode."""
+    """A model cut into stages, in evaluation mode: a copy, for finding where to cut takes long."""
+    return copy.deepcopy(_cut(name, size, num_classes, seed, tuple(settings.items())))
+
+
+@cache
+def _cut(
+    name: str, size: int, num_classes: int, seed: int, settings: tuple[tuple[str, Any], ...]
+) -> MultiExitNet:
     torch.manual_seed(seed)
     cut = build_backbone(
-        BackboneSettings(name=name, **settings), num_classes=num_classes, image_size=size
+        BackboneSettings(name=name, **dict(settings)), num_classes=num_classes, image_size=size
     )
     return cut.eval()
 

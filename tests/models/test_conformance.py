@@ -49,7 +49,7 @@ class Own(MultiExitNet):
 
 
 EXAMPLES = {
-    "msdnet": small_msdnet,
+    "msdnet": lambda: small_msdnet(growth_factors=(1, 2), bottleneck_factors=(1, 2), image_size=12),
     "ranet": small_ranet,
     "torchvision:MODEL": lambda: backbone("torchvision:tiny_convnext"),
     "package.module:factory": Own,
@@ -169,11 +169,10 @@ class LooksAtValues(Plain):
 )
 def test_what_breaks_the_contract_is_found(second, found, said):
     torch.manual_seed(0)
-    problems = {check.name: check.problem for check in inspect_network(Own(second)).failed}
-    assert said in problems[found]
     with pytest.raises(NetworkError) as refused:
         check_network(Own(second))
-    assert found in str(refused.value)
+    _, *problems = str(refused.value).splitlines()
+    assert any(line.startswith(f"  {found}: ") and said in line for line in problems)
 
 
 def test_a_parameter_of_two_stages_is_found():
