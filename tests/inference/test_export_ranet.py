@@ -10,7 +10,7 @@ from hdkd_cli.models import RANet
 
 ARGUMENTS = {
     "scales": (1, 2, 2), "growth_factors": (2, 2, 1), "bottleneck_factors": (2, 1, 1), "blocks": 1,
-    "block_step": 1, "step": 2, "step_mode": "even", "channels": 4, "growth": 4, "compress": 0.25,
+    "block_step": 1, "step": 1, "step_mode": "even", "channels": 4, "growth": 4, "compress": 0.25,
     "reduction": 0.5, "stem": "cifar", "init": "he", "num_classes": 10, "image_size": 20,
 }  # fmt: skip
 

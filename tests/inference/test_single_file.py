@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hdkd_cli.errors import ExportError, UsageError
 from hdkd_cli.evaluation.simulate import simulate, threshold_array
 from hdkd_cli.inference.export import export, refuse_target
 from hdkd_cli.inference.exported_network import Network
+from hdkd_cli.inference.programs import Programs
 from hdkd_cli.models.contract import MultiExitNet, Stage
 
 onnx = pytest.importorskip("onnx")
@@ -178,14 +180,23 @@ class Branching(Mean):
         return torch.cond(mean.sum() > 0, torch.sin, torch.cos, (mean,))
 
 
-def write_small(learned, folder, confidence="max-prob", stage=Mean):
+def small_net(stage):
     torch.manual_seed(0)
     stages = [stage(number) for number in range(3)]
     net = MultiExitNet(stages, name="small", num_classes=3, input_shape=(3, 5, 4), arguments={})
+    return net.eval()
+
+
+@cache
+def small_programs():
+    return Programs.of(small_net(Mean), "onnx")
+
+
+def write_small(learned, folder, confidence="max-prob", stage=Mean):
     export(
-        net.eval(), learned.policy.model_copy(update={"confidence": confidence}), "abc",
+        small_net(stage), learned.policy.model_copy(update={"confidence": confidence}), "abc",
         learned.data.settings, to="onnx", folder=folder, checkpoint_sha256="0" * 64,
-        single_file=True,
+        single_file=True, programs=small_programs() if stage is Mean else None,
     )  # fmt: skip
 
 

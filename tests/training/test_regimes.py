@@ -62,10 +62,8 @@ def test_mixed_begins_with_the_backbone_and_its_last_exit(runs_dir):
     assert moved(runs_dir, regime("mixed", max_steps=7)) == everything
 
 
-def test_mixed_learns_weights_only_once_all_exits_train(runs_dir):
-    settings = regime("mixed")
-    run = begin(runs_dir, settings)
-    go(run, settings)
+def test_mixed_learns_weights_only_once_all_exits_train(whole_run):
+    run = whole_run(regime("mixed"))
     steps = [e["step"] for e in read_metrics(run.metrics) if e["event"] == "weights_updated"]
     assert steps == [8, 10, 12]
     logged = [e for e in read_metrics(run.metrics) if e["event"] == "step"]
@@ -83,9 +81,8 @@ def test_mixed_learns_weights_only_once_all_exits_train(runs_dir):
     ],
     ids=["mixed", "disjoint", "adamw", "mixed-adamw"],
 )
-def test_interrupted_and_resumed_gives_the_same_bits(runs_dir, settings, step):
-    whole, parts = begin(runs_dir, settings), begin(runs_dir, settings)
-    go(whole, settings)
+def test_interrupted_and_resumed_gives_the_same_bits(runs_dir, whole_run, settings, step):
+    whole, parts = whole_run(settings), begin(runs_dir, settings)
     with pytest.raises(InterruptedRun):
         go(parts, settings, sink=StopAt(step))
     go(parts, settings, resume=True)
