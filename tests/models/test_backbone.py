@@ -10,7 +10,7 @@ import re
 
 import pytest
 import torch
-from backbones import backbone, uncut
+from cut_networks import backbone, uncut
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from backbones import backbone
+from cut_networks import backbone
 from small_nets import small_msdnet, small_ranet
 from torch import Tensor, nn
 

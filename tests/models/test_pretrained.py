@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from backbones import backbone, uncut
+from cut_networks import backbone, uncut
 from safetensors.torch import save_file
 from test_backbone import needs_timm, noise
 
