@@ -1,7 +1,7 @@
 """What users of timm expect of a training run: each part does what it says, and is replayed with
 the same bits when a run was interrupted."""
 
-import backbones  # noqa: F401 (names a small network)
+import cut_networks  # noqa: F401 (names a small network)
 import pytest
 import torch
 from small_runs import changed, small_settings
