@@ -23,11 +23,12 @@ from harness import options, write_record
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from hdkd_cli.evaluation.betting import log_capital
 from hdkd_cli.evaluation.calibration import RISK_COMBINATION, RISK_CONFIDENCE, calibrate_risk
 from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import choose_exits, threshold_array
 from hdkd_cli.evaluation.table import tabulate
-from hdkd_cli.evaluation.watch import Promise, log_capital
+from hdkd_cli.evaluation.watch import Promise
 from hdkd_cli.library.run import Run
 
 SHARE, BATCH, STREAMS = 0.02, 64, 100

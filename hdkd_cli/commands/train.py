@@ -15,7 +15,7 @@ from hdkd_cli.errors import UsageError
 from hdkd_cli.ui.console import talk
 
 if TYPE_CHECKING:
-    from hdkd_cli.library.training import Job
+    from hdkd_cli.library.job import Job
     from hdkd_cli.runs.folder import RunFolder
     from hdkd_cli.training.distributed import Ranks
     from hdkd_cli.training.events import Sink
@@ -70,7 +70,7 @@ def train(
     Without PRESET: digits, real images that come with hdkd. Under torchrun, the processes train one
     network together, and the batch is shared out among them.
     """
-    from hdkd_cli.library.training import Job, check_new, check_resumed, decided, folder_of_new
+    from hdkd_cli.library.job import Job, check_new, check_resumed, decided, folder_of_new
     from hdkd_cli.settings import presets
     from hdkd_cli.training.distributed import joined
 
@@ -114,7 +114,7 @@ def train(
 
 def _show(job: Job, ranks: Ranks, tensorboard: bool, *, restart: bool = False) -> None:
     """Train; show how it goes, and print the run folder."""
-    from hdkd_cli.library.training import follow
+    from hdkd_cli.library.job import follow
 
     with ExitStack() as stack:
         sinks = _sinks(job.run, stack, tensorboard) if ranks.first else ()

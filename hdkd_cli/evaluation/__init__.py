@@ -16,6 +16,7 @@ policy          its one reader and writer; names: what it may name
 operating_point one point out of a family, or where nobody leaves early
 simulate        policy × scores → record
 watch           whether a policy's promise holds on the images that come; audit: what is asked of it
+betting         the bounds it rests on, right at all times at once
 compare         runs side by side; bootstrap over images, paired over seeds
 compatibility   what belongs together
 budget          reading "0.4" and "30M"

@@ -6,7 +6,8 @@ stream      samples that wait before each stage for full batches
 fold        a network made fast: BatchNorm folded, memory order of the device
 onnx_stages the same stages in onnxruntime, built in memory
 runtime     which of the two runs, and when that is tried
-predictor   images of any kind in, predictions out
+any_image   images of any kind, as the network takes them
+predictor   those in, predictions out
 arriving    image files read ahead, in batches
 timing      seconds, fairly shared between what is compared
 exit_times  how long it takes to leave at each exit

@@ -8,6 +8,7 @@ profile     what a network costs, of a run or a preset
 compare     runs and score files side by side
 model       a trained network to use: predict, logits
 training    train and resume
+job         what both do, and the verb: see that all is in order, then train
 kept        a run as far as its folder tells: settings, policies, kept scores; needs no torch
 opened      with its images and its network
 run         the same with policies, operating points and all that takes time

@@ -16,7 +16,8 @@ from torch import Tensor
 from hdkd_cli.choices import RuntimeKind
 from hdkd_cli.evaluation.audit import Auditing
 from hdkd_cli.evaluation.policy import ExitPolicy
-from hdkd_cli.inference.predictor import AnyImage, Predictor, Transform, listed
+from hdkd_cli.inference.any_image import AnyImage, Transform, listed
+from hdkd_cli.inference.predictor import Predictor
 from hdkd_cli.library.run import Run
 from hdkd_cli.models.contract import MultiExitNet
 from hdkd_cli.models.cost import ExitCosts

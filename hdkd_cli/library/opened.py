@@ -21,9 +21,9 @@ from hdkd_cli.data.order import Request
 from hdkd_cli.devices import resolve_device, use_channels_last
 from hdkd_cli.errors import DataError
 from hdkd_cli.evaluation.scores import Scores, write_scores
+from hdkd_cli.inference.any_image import Transform
 from hdkd_cli.inference.collect import collect
 from hdkd_cli.inference.fold import memory_order
-from hdkd_cli.inference.predictor import Transform
 from hdkd_cli.inference.runtime import Runtimes
 from hdkd_cli.library.kept import KeptRun
 from hdkd_cli.models.contract import MultiExitNet

@@ -12,7 +12,7 @@ from hdkd_cli.data import Share, dataset, open_data
 from hdkd_cli.data.in_memory import MemoryImages
 from hdkd_cli.data.workers import LoadedImages
 from hdkd_cli.errors import SettingsError
-from hdkd_cli.inference.predictor import Transform
+from hdkd_cli.inference.any_image import Transform
 from hdkd_cli.settings.data import DataSettings
 from hdkd_cli.settings.layers import resolve
 from hdkd_cli.settings.transform import describe, discards

@@ -10,9 +10,10 @@ import pytest
 
 from hdkd_cli.errors import PolicyError, UsageError
 from hdkd_cli.evaluation.audit import Auditing, resume, watching
+from hdkd_cli.evaluation.betting import interval, log_capital, lower_bound
 from hdkd_cli.evaluation.combination import fixed_combination
 from hdkd_cli.evaluation.policy import ExitPolicy, FittedOn, OperatingPoint
-from hdkd_cli.evaluation.watch import Promise, Watch, interval, log_capital, lower_bound, promised
+from hdkd_cli.evaluation.watch import Promise, Watch, promised
 from hdkd_cli.files import write_json
 
 BINARY = np.array([0.0, 1.0])

@@ -18,7 +18,7 @@ from hdkd_cli.evaluation.scores import Scores
 from hdkd_cli.evaluation.simulate import choose_exits
 from hdkd_cli.evaluation.table import tabulate
 from hdkd_cli.inference import exported_files, exported_network
-from hdkd_cli.inference.predictor import Transform
+from hdkd_cli.inference.any_image import Transform
 from hdkd_cli.settings.data import DataSettings
 
 

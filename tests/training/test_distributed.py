@@ -10,7 +10,7 @@ from small_runs import changed, small_settings
 
 from hdkd_cli.data import open_data
 from hdkd_cli.errors import SettingsError, UsageError
-from hdkd_cli.library.training import _goes_on
+from hdkd_cli.library.job import _goes_on
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.training.building import build_state
 from hdkd_cli.training.distributed import ALONE, Launch, Ranks, joined
