@@ -50,11 +50,20 @@ def draw(folder: Path, record: Study, runs: Path) -> list[Path]:
 
 
 def _draw_budgets(panels: Sequence[Any], record: Study, setting: str) -> None:
-    """Mean accuracy over seeds at each budget, exits each for themselves and combined."""
+    """Mean accuracy at each budget, exits each for themselves and combined.
+
+    Over the seeds that all methods have, for seeds differ more than methods do.
+    """
     rows = [row for row in record.runs if row.setting == setting]
+    methods = list(dict.fromkeys(row.method for row in rows))
+    seeds = set.intersection(*({r.seed for r in rows if r.method == m} for m in methods))
     for panel, kind in zip(panels, ("single", "combined"), strict=True):
-        for place, method in enumerate(dict.fromkeys(row.method for row in rows)):
-            own_SB = [getattr(row, f"{kind}_top1_pct") for row in rows if row.method == method]
+        for place, method in enumerate(methods):
+            own_SB = [
+                getattr(row, f"{kind}_top1_pct")
+                for row in rows
+                if row.method == method and (row.seed in seeds or not seeds)
+            ]
             mean_B = np.array(own_SB, np.float64).mean(axis=0)  # None becomes NaN: not drawn
             panel.plot(rows[0].budgets, mean_B, "o-", color=f"C{place % 10}",
                        markersize=3, linewidth=1, label=f"{method} ({len(own_SB)})")  # fmt: skip
