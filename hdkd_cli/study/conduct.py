@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from hdkd_cli.choices import HeldOut
 from hdkd_cli.errors import RunError, UsageError
 from hdkd_cli.files import write_json, write_text
+from hdkd_cli.method.terms import Term
 from hdkd_cli.records.study import RunEstimate, Signal, SignalEntry, Study, StudyEstimate, StudyRow
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
@@ -24,6 +26,7 @@ from hdkd_cli.study.jobs import Workers, train_all
 from hdkd_cli.study.plan import Cell, Plan, cells, followed_by, read_plan, resolved
 from hdkd_cli.study.rows import row_of, settings_sha256
 from hdkd_cli.study.write import write_study
+from hdkd_cli.training.continuations import steps_of_rounds
 
 TRIAL_STEPS = 60
 """Steps after which the speed of a method is known: three updates of the weights at their default
@@ -235,8 +238,17 @@ class Conduct:
             log = RunFolder.open(Path(scratch) / cell.name).metrics
             events = list(read_metrics(log))
         speeds = [event["images_per_s"] for event in events if event["event"] == "step"]
-        steps = events[0]["steps_per_epoch"] * settings.training.epochs
+        steps = steps_in_all(settings, events[0])
         return float(steps * settings.training.batch_size / speeds[-1])
+
+
+def steps_in_all(settings: Settings, started: Mapping[str, Any]) -> int:
+    """Steps of a whole run by its ``run_started`` line, those of its continuations among them."""
+    steps = int(started["steps_per_epoch"] * settings.training.epochs)
+    if settings.weights.learned and settings.weights.learner == "continuations":
+        terms = [Term(**term) for term in started["terms"]]
+        steps += steps_of_rounds(settings.weights, terms, steps)
+    return steps
 
 
 def _changed(settings: Settings, section: str, **values: object) -> Settings:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from hdkd_cli.data import ImageData, Stream
+from hdkd_cli.method.terms import Term
 from hdkd_cli.method.tradeoffs import Tradeoffs, Tried, relative_loss
+from hdkd_cli.settings.schema import WeightSettings
 from hdkd_cli.training.events import TradeoffsMoved
 from hdkd_cli.training.monitor import refined_on_val
 from hdkd_cli.training.optimizer import set_rate
@@ -38,6 +41,19 @@ def round_due(state: TrainState, total_steps: int) -> bool:
         return False
     steps = round_steps(total_steps, state.settings.weights.rounds)
     return state.step in steps and int(state.tradeoffs.rounds) <= steps.index(state.step)
+
+
+def steps_of_rounds(weights: WeightSettings, terms: Sequence[Term], total_steps: int) -> int:
+    """Steps that all continuations of a run take, beside the run's own ``total_steps``."""
+    horizon, anneal = _lengths(weights, total_steps)
+    continuations = len(Tradeoffs(terms).probes(weights.probe))
+    return weights.rounds * continuations * (horizon + anneal)
+
+
+def _lengths(weights: WeightSettings, total_steps: int) -> tuple[int, int]:
+    """Steps of a continuation at the rate of the moment, and while it falls to zero."""
+    horizon = weights.horizon or max(1, round(HORIZON * total_steps))
+    return horizon, ANNEAL * horizon
 
 
 def hold_round(
@@ -108,8 +124,7 @@ def _go_on(
     state: TrainState, stream: Stream, lr: float, stop: StopRequest, skipped_steps: int
 ) -> bool:
     """One continuation; False if a signal to any rank ended it."""
-    horizon = state.settings.weights.horizon or max(1, round(HORIZON * state.schedule.total))
-    anneal = ANNEAL * horizon
+    horizon, anneal = _lengths(state.settings.weights, state.schedule.total)
     batches = stream.batches(state.step + skipped_steps)
     totals = new_totals(state)
     for step in range(horizon + anneal):
