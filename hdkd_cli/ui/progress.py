@@ -219,13 +219,11 @@ class LiveProgress:
 
 def opening_lines(event: RunStarted) -> list[str]:
     """What is about to happen, for people."""
-    images = ", ".join(f"{n:,} {role}" for role, n in event.samples.items() if n)
     lines = [
         f"run {event.run}",
         f"{event.num_exits} exits, {event.parameters:,} parameters, "
         f"{event.macs_K[0] / 1e6:.1f} to {event.macs_K[-1] / 1e6:.1f} M MACs, "
         f"{len(event.terms)} loss terms, on {event.device}",
-        f"images: {images}",
     ]
     if event.weight_updates:
         lines.append(f"updates of the loss weights: {event.weight_updates:,}")
