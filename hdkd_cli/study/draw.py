@@ -69,7 +69,13 @@ def _draw_budgets(panels: Sequence[Any], record: Study, setting: str) -> None:
                        markersize=3, linewidth=1, label=f"{method} ({len(own_SB)})")  # fmt: skip
         panel.set(title=f"exits {kind}", xlabel="mean cost / full network")
     panels[0].set_ylabel("top-1 (%)")
-    panels[1].legend(frameon=False, fontsize="small", title="method (seeds)")
+    panels[1].legend(
+        frameon=False,
+        fontsize="small",
+        title="method (seeds)",
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+    )  # beside the lines, not over them
 
 
 def _draw_weights(
