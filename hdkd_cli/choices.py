@@ -46,7 +46,7 @@ ParameterInit = Literal["he", "torch"]
 # method
 Teachers = Literal["none", "last", "later", "ensemble"]
 """What teaches an exit: nothing, the last exit, all later exits, the mean of all exits."""
-WeightInit = Literal["balanced", "last", "supervision", "random", "uniform", "dbt"]
+WeightInit = Literal["balanced", "halved", "last", "supervision", "random", "uniform", "dbt"]
 """Where the weights of the losses start."""
 Parametrisation = Literal["exp", "grouped", "softmax"]
 """From the learned vector to positive weights."""

@@ -35,6 +35,7 @@ def initial_weights(
     Lampert, ICCV 2019.
 
         balanced     supervision equal; γ_ij ∝ 1 / (number of teachers of student i)
+        halved       as balanced, with half of the distillation sum
         last         supervision equal; the last exit teaches, the other teachers are small
         supervision  as balanced, with a tenth of the distillation sum
         random       uniform proportions in each group, the same for a seed on every machine
@@ -42,11 +43,11 @@ def initial_weights(
         dbt          γ_k = 10/K · (1 − C), γ_iK = 10/K · C; needs teachers "last". The factor is
                      that of the authors' code: with C = 0.5 and 5 exits every weight is 1
 
-    The first four sum to Z over supervision, Z = ``supervision_sum`` or K, and to S over
-    distillation, S = ``distillation_sum`` or, where that is absent, K − 1 (``supervision``:
-    0.1·(K − 1)). Without pairs S does not apply. ``tilt`` makes the labels of late exits count more
-    (above 0) or less, γ_k ∝ exp(tilt · x_k) with x_k from −1 to 1, under the same sum. Terms of
-    groups from outside start at 1.
+    The first five sum to Z over supervision, Z = ``supervision_sum`` or K, and to S over
+    distillation, S = ``distillation_sum`` or, where that is absent, K − 1 (``halved``: half of it;
+    ``supervision``: a tenth). Without pairs S does not apply. ``tilt`` makes the labels of late
+    exits count more (above 0) or less, γ_k ∝ exp(tilt · x_k) with x_k from −1 to 1, under the same
+    sum. Terms of groups from outside start at 1.
 
     Raises:
         ValueError: ``dbt`` without the last exit as only teacher, or a sum or tilt for ``dbt`` or
@@ -75,7 +76,7 @@ def initial_weights(
         else:
             total = distillation_sum
             if total is None:
-                total = (0.1 if init == "supervision" else 1.0) * (K - 1)
+                total = {"halved": 0.5, "supervision": 0.1}.get(init, 1.0) * (K - 1)
             weights += _summing_to(total, _distillation_proportions(group, init, K, draw))
     return weights
 

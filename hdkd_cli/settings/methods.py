@@ -25,6 +25,7 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         ("joint", False, "none", _T, None, "off", False, "balanced"),
         ("dbt", False, "last", 1.0, 1.05, "off", False, "dbt"),
         ("naive-dkd", False, "later", _T, None, "off", False, "balanced"),
+        ("half-dkd", False, "later", _T, None, "off", False, "halved"),
         ("ensemble", False, "ensemble", _T, None, "off", False, "balanced"),
         ("pcgrad", False, "none", _T, None, "pcgrad", False, "balanced"),
         ("hmsdnet", False, "none", _T, None, "off", True, "balanced"),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hdkd_cli.method import HarmonizedWeights, Terms
 
-INITS = ("balanced", "last", "supervision", "random", "uniform")
+INITS = ("balanced", "halved", "last", "supervision", "random", "uniform")
 PARAMETRISATIONS = ("exp", "grouped", "softmax")
 
 
@@ -37,11 +37,12 @@ def test_last_gives_the_other_teachers_a_hundredth():
     torch.testing.assert_close(weights_T, torch.tensor([1, 1, 1, 0.01 * unit, unit, unit]))
 
 
-def test_supervision_keeps_a_tenth_of_the_distillation():
-    weights_T, balanced_T = make(init="supervision")(), make()()
+@pytest.mark.parametrize(("init", "part"), [("halved", 0.5), ("supervision", 0.1)])
+def test_a_part_of_the_distillation_is_kept(init, part):
+    weights_T, balanced_T = make(init=init)(), make()()
     torch.testing.assert_close(weights_T[:4], balanced_T[:4])
-    torch.testing.assert_close(weights_T[4:], 0.1 * balanced_T[4:])
-    given_T = make(init="supervision", distillation_sum=2.0)()
+    torch.testing.assert_close(weights_T[4:], part * balanced_T[4:])
+    given_T = make(init=init, distillation_sum=2.0)()
     torch.testing.assert_close(given_T[4:], balanced_T[4:] * 2 / 3)
 
 
@@ -94,10 +95,10 @@ def test_labels_weigh_what_they_are_given_and_tilt_towards_late_exits():
 def test_sums_of_the_groups(init):
     weights_T = make(init=init)()
     if init != "uniform":
-        distillation = 0.3 if init == "supervision" else 3.0
+        distillation = {"supervision": 0.3, "halved": 1.5}.get(init, 3.0)
         torch.testing.assert_close(weights_T[:4].sum(), torch.tensor(4.0))
         torch.testing.assert_close(weights_T[4:].sum(), torch.tensor(distillation))
-        if init != "supervision":
+        if init not in ("supervision", "halved"):
             other_T = make(init=init, distillation_sum=1.5)()
             torch.testing.assert_close(other_T[4:], weights_T[4:] / 2)
 

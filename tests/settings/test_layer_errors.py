@@ -52,7 +52,8 @@ def test_the_parts_of_a_problem() -> None:
         (
             "method=magic",
             'method = "magic" (--set): no such method; '
-            "there are: joint, dbt, naive-dkd, ensemble, pcgrad, hmsdnet, hdbt, hdkd, static",
+            "there are: joint, dbt, naive-dkd, half-dkd, ensemble, pcgrad, hmsdnet, hdbt, "
+            "hdkd, static",
         ),
         (
             "model.name=vgg",

@@ -97,7 +97,7 @@ def test_a_term_from_outside_is_trained_learned_shown_and_reported(tmp_path):
 def test_weights_from_outside_start_at_one_and_keep_their_sum():
     terms = Terms(3, "last", 3.0, [Calm(3)])
     options = {"distillation_sum": None, "dbt_share": 0.25, "seed": 0}
-    for init in ("balanced", "last", "supervision", "random", "uniform", "dbt"):
+    for init in ("balanced", "halved", "last", "supervision", "random", "uniform", "dbt"):
         weights = HarmonizedWeights(
             terms, init=init, parametrisation="grouped", learned=True, **options
         )
