@@ -5,12 +5,13 @@ another training run would do. Two intervals are given, because with few seeds n
 sure: Student's t assumes normal differences (Student, "The probable error of a mean", Biometrika
 6, 1908), the percentile bootstrap assumes nothing about them but is too narrow for a handful
 (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
-S seeds, M comparisons.
+S seeds, C settings, M comparisons.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,8 @@ def over_seeds(first_S: ArrayLike, other_S: ArrayLike) -> SeedDifference:
     mean, deviation = float(difference_S.mean()), float(difference_S.std(ddof=1))
     # Accuracies that differ by the same number of images differ by rounding alone.
     equal = np.ptp(difference_S) <= 1e-9 * max(1.0, abs(mean))
-    half = None if equal else _t_quantile(seeds - 1) * deviation / math.sqrt(seeds)
+    error = deviation / math.sqrt(seeds)
+    half = None if equal else _t_quantile(seeds - 1) * error
     resampled = paired_difference(other_S, first_S)
     return SeedDifference(
         value=mean,
@@ -70,8 +72,52 @@ def over_seeds(first_S: ArrayLike, other_S: ArrayLike) -> SeedDifference:
         t_high=None if half is None else mean + half,
         bootstrap_low=resampled.low,
         bootstrap_high=resampled.high,
-        p=None if equal else _t_test(mean, deviation, seeds),
+        p=None if equal else _t_test(mean, error, seeds - 1),
     )
+
+
+@dataclass(frozen=True)
+class SettingsDifference:
+    """The mean over settings of the mean differences over seeds.
+
+    Attributes:
+        value: That mean.
+        t_low: Lower end of its 95 % t interval; None: no spread to measure against.
+        t_high: Upper end of it, likewise.
+        p: Two-sided p-value, likewise, for this comparison alone.
+    """
+
+    value: float
+    t_low: float | None
+    t_high: float | None
+    p: float | None
+
+
+def over_settings(differences_CS: Sequence[Sequence[float]]) -> SettingsDifference:
+    """What several settings say together, each counting alike.
+
+    Variances may differ between settings, so the degrees of freedom are those of Welch ("The
+    generalization of Student's problem when several different population variances are involved",
+    Biometrika 34, 1947) and Satterthwaite ("An approximate distribution of estimates of variance
+    components", Biometrics Bulletin 2, 1946). The interval says what other seeds would do in these
+    settings, not what would happen in others.
+
+    Args:
+        differences_CS: The differences by seed of each setting; at least two of each.
+    """
+    values_CS = [np.asarray(differences_S, np.float64) for differences_S in differences_CS]
+    assert values_CS
+    assert all(len(values_S) > 1 for values_S in values_CS)
+    value = float(np.mean([values_S.mean() for values_S in values_CS]))
+    # each setting's part of the variance of that mean
+    parts_C = np.array([v_S.var(ddof=1) / len(v_S) for v_S in values_CS]) / len(values_CS) ** 2
+    error = math.sqrt(parts_C.sum())
+    if error <= 1e-9 * max(1.0, abs(value)):
+        return SettingsDifference(value, None, None, None)
+    freedom_C = np.array([len(values_S) - 1 for values_S in values_CS])
+    freedom = float(parts_C.sum() ** 2 / (parts_C**2 / freedom_C).sum())
+    half = _t_quantile(freedom) * error
+    return SettingsDifference(value, value - half, value + half, _t_test(value, error, freedom))
 
 
 def holm(p_M: ArrayLike) -> NDArray[np.float64]:
@@ -89,13 +135,13 @@ def holm(p_M: ArrayLike) -> NDArray[np.float64]:
     return adjusted_M
 
 
-def _t_quantile(freedom: int) -> float:
+def _t_quantile(freedom: float) -> float:
     from scipy.special import stdtrit  # a tenth of the start-up time of scipy.stats
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def _t_test(mean: float, deviation: float, seeds: int) -> float:
+def _t_test(mean: float, error: float, freedom: float) -> float:
     from scipy.special import stdtr
 
-    return float(2 * stdtr(seeds - 1, -abs(mean) / (deviation / math.sqrt(seeds))))
+    return float(2 * stdtr(freedom, -abs(mean) / error))

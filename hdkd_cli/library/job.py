@@ -108,7 +108,7 @@ def folder_of_new(
         if not ranks.first:
             return RunFolder(runs_dir), False
         earlier = RunFolder.of_launch(runs_dir, launch.id) if launch else None
-        if launch and earlier and _goes_on(launch, earlier, settings):
+        if launch and earlier and goes_on(launch, earlier, settings):
             return earlier, True
         job = launch.id if launch else None
         made = RunFolder.create(
@@ -120,7 +120,7 @@ def folder_of_new(
     return RunFolder(Path(ranks.text(str(run.path)))), again
 
 
-def _goes_on(launch: Launch, earlier: RunFolder, settings: Settings) -> bool:
+def goes_on(launch: Launch, earlier: RunFolder, settings: Settings) -> bool:
     """Whether this start of a job continues what an earlier one began."""
     if _unlike(earlier.settings(), settings):
         return False

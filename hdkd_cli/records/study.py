@@ -80,6 +80,31 @@ class Contrast(Part):
     """The same, adjusted for all methods that are compared with the reference in the setting."""
 
 
+class Overall(Part):
+    """A method against a reference over all settings of a plan, each counting alike."""
+
+    reference: str
+    """The method that is subtracted."""
+    method: str
+    """The method."""
+    quantity: str
+    """As in a contrast."""
+    settings: int
+    """How many there are."""
+    seeds: int
+    """Pairs of runs in all of them."""
+    value: float
+    """Mean over settings of the mean differences."""
+    t_low: float | None = None
+    """Lower end of its 95 % t interval over seeds (Welch–Satterthwaite); absent: no spread."""
+    t_high: float | None = None
+    """Its upper end."""
+    p: float | None = None
+    """Two-sided p-value, for this comparison alone."""
+    p_holm: float | None = None
+    """The same, adjusted for all methods that are compared with the reference."""
+
+
 class WeightsAlike(Part):
     """How alike the learned weights of different seeds are."""
 
@@ -109,6 +134,8 @@ class Study(Record):
     """One entry per finished run."""
     contrasts: tuple[Contrast, ...]
     """Every method against every reference."""
+    overall: tuple[Overall, ...] = ()
+    """The same over all settings, if there are several, for methods with two seeds in each."""
     weights: tuple[WeightsAlike, ...]
     """How alike seeds are in what they learned."""
     failed: dict[str, str]

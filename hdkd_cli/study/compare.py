@@ -8,15 +8,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdkd_cli.evaluation.paired import SeedDifference, holm, over_seeds
-from hdkd_cli.records.study import Contrast, StudyRow, WeightsAlike
+from hdkd_cli.evaluation.paired import SeedDifference, holm, over_seeds, over_settings
+from hdkd_cli.records.study import Contrast, Overall, StudyRow, WeightsAlike
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.study.plan import Plan
+
+C = TypeVar("C", Contrast, Overall)
 
 MEAN = "mean"
 
@@ -37,7 +40,37 @@ def contrasts(plan: Plan, rows: Iterable[StudyRow]) -> list[Contrast]:
     return found
 
 
-def _adjusted(family: list[Contrast]) -> list[Contrast]:
+def overall(plan: Plan, contrasts: Iterable[Contrast]) -> list[Overall]:
+    """What all settings say together of methods that have at least two seeds in each.
+
+    Empty for a plan with one setting.
+    """
+    cells: dict[tuple[str, str, str], list[Contrast]] = {}
+    for contrast in contrasts:
+        if contrast.seeds > 1:
+            names = (contrast.reference, contrast.quantity, contrast.method)
+            cells.setdefault(names, []).append(contrast)
+    families: dict[tuple[str, str], list[Overall]] = {}
+    for (reference, quantity, method), parts in cells.items():
+        if len(parts) == len(plan.settings) > 1:
+            together = over_settings([part.per_seed for part in parts])
+            families.setdefault((reference, quantity), []).append(
+                Overall(
+                    reference=reference,
+                    method=method,
+                    quantity=quantity,
+                    settings=len(parts),
+                    seeds=sum(part.seeds for part in parts),
+                    value=together.value,
+                    t_low=together.t_low,
+                    t_high=together.t_high,
+                    p=together.p,
+                )
+            )
+    return [entry for family in families.values() for entry in _adjusted(family)]
+
+
+def _adjusted(family: list[C]) -> list[C]:
     """The methods' contrasts in one quantity, with p-values that hold for all of them together."""
     p = [contrast.p for contrast in family if contrast.p is not None]
     adjusted = iter(holm(p).tolist())

@@ -20,7 +20,7 @@ from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.layers import Resolved
 from hdkd_cli.settings.schema import Settings
-from hdkd_cli.study.compare import contrasts, enough_seeds, weights_alike
+from hdkd_cli.study.compare import contrasts, enough_seeds, overall, weights_alike
 from hdkd_cli.study.draw import draw
 from hdkd_cli.study.jobs import Workers, train_all
 from hdkd_cli.study.plan import Cell, Plan, cells, followed_by, read_plan, resolved
@@ -171,9 +171,11 @@ class Conduct:
 
     def _write(self) -> Study:
         rows = self.rows()
+        found = contrasts(self.plan, rows)
         record = Study(
             runs=tuple(rows),
-            contrasts=tuple(contrasts(self.plan, rows)),
+            contrasts=tuple(found),
+            overall=tuple(overall(self.plan, found)),
             weights=tuple(weights_alike(self.plan, rows, self.runs)),
             failed=self.failed,
         )

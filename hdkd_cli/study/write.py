@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hdkd_cli.files import write_json, write_text
-from hdkd_cli.records.study import Contrast, Study, StudyRow
+from hdkd_cli.records.study import Contrast, Overall, Study, StudyRow
 from hdkd_cli.study.compare import MEAN, quantities
 from hdkd_cli.study.plan import Plan
 
@@ -65,6 +65,8 @@ def markdown(plan: Plan, record: Study) -> str:
             if these:
                 parts += ["", *_differences(reference, these)]
         parts.append("")
+    if record.overall:
+        parts += ["## All settings\n", *_overall(record.overall), ""]
     if record.weights:
         parts += [
             "## Learned weights\n",
@@ -137,6 +139,28 @@ def _differences(reference: str, contrasts: Sequence[Contrast]) -> list[str]:
     return lines
 
 
-def _worst(contrasts: Iterable[Contrast]) -> str:
+def _overall(entries: Sequence[Overall]) -> list[str]:
+    count = entries[0].settings
+    lines = [
+        f"Mean over {count} settings of the differences in points, each setting counting alike "
+        "(95 % t interval over seeds; p as above).\n",
+        f"| method | reference | pairs of runs | {MEAN} over exits | p | worst exit "
+        "| worst combined |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for reference, method in dict.fromkeys((e.reference, e.method) for e in entries):
+        own = {e.quantity: e for e in entries if (e.reference, e.method) == (reference, method)}
+        mean = own[MEAN]
+        interval = "–" if mean.t_low is None else f"({mean.t_low:+.2f} to {mean.t_high:+.2f})"
+        p = "–" if mean.p_holm is None else f"{mean.p_holm:.3f}"
+        worst = [_worst(e for q, e in own.items() if q.startswith(w)) for w in ("exit", "combined")]
+        lines.append(
+            f"| {method} | {reference} | {mean.seeds} | {mean.value:+.2f} {interval} | {p} | "
+            f"{' | '.join(worst)} |"
+        )
+    return lines
+
+
+def _worst(contrasts: Iterable[Contrast | Overall]) -> str:
     worst = min(contrasts, key=lambda c: c.value, default=None)
     return f"{worst.value:+.2f} ({worst.quantity})" if worst else "–"

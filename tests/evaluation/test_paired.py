@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hdkd_cli.evaluation.paired import holm, over_seeds
+from hdkd_cli.evaluation.paired import holm, over_seeds, over_settings
 
 FIRST = [71.2, 70.4, 72.1, 71.0, 70.9]
 OTHER = [72.0, 71.9, 72.3, 72.4, 71.5]
@@ -65,6 +65,24 @@ def test_t_interval_covers_as_often_as_it_says() -> None:
     assert np.mean([one.t_low <= 0.3 <= one.t_high for one in found]) == pytest.approx(
         0.95, abs=3 * math.sqrt(0.95 * 0.05 / 400)
     )
+
+
+def test_one_setting_is_that_of_its_seeds() -> None:
+    one, alone = over_settings([np.subtract(OTHER, FIRST)]), over_seeds(FIRST, OTHER)
+    assert (one.value, one.t_low, one.t_high, one.p) == pytest.approx(
+        (alone.value, alone.t_low, alone.t_high, alone.p)
+    )
+    assert over_settings([[0.5, 0.5], [1.0, 1.0]]).t_low is None
+
+
+def test_interval_over_settings_covers_as_often_as_it_says_with_unlike_spreads() -> None:
+    random, covered, draws = np.random.default_rng(0), 0, 2000
+    for _ in range(draws):
+        found = over_settings(
+            [random.normal(1.0, 3.0, 5), random.normal(0.0, 0.5, 4), random.normal(-0.4, 1.0, 5)]
+        )
+        covered += found.t_low <= 0.2 <= found.t_high  # 0.2 is the mean of the true means
+    assert 0.935 <= covered / draws <= 0.98  # Satterthwaite errs on the wide side
 
 
 def test_holm_by_hand() -> None:

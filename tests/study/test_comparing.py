@@ -10,7 +10,7 @@ from small_runs import small_settings
 
 from hdkd_cli.records.study import Study, StudyRow
 from hdkd_cli.runs.folder import RunFolder
-from hdkd_cli.study.compare import contrasts, enough_seeds, weights_alike
+from hdkd_cli.study.compare import contrasts, enough_seeds, overall, weights_alike
 from hdkd_cli.study.plan import Plan
 from hdkd_cli.study.write import csv_text, markdown
 
@@ -67,6 +67,42 @@ def test_seeds_that_only_one_method_has_are_left_out():
     mean = next(c for c in contrasts(plan(), rows) if (c.method, c.quantity) == ("b", "mean"))
     assert mean.seeds == 3
     assert mean.value == pytest.approx(np.mean(np.subtract(B, A)[[0, 1, 3]]))
+
+
+def two_settings(*, seeds_there: int = 4) -> tuple[Plan, list[StudyRow]]:
+    one = plan()
+    both = one.model_copy(update={"settings": {"s": one.settings["s"], "t": one.settings["s"]}})
+    elsewhere = {"a": [60.0, 61.0, 62.5, 60.5], "b": [60.2, 63.0, 62.1, 61.7], "c": C}
+    rows = [
+        row(method, seed, values[seed], values[seed] + 1).model_copy(update={"setting": "t"})
+        for method, values in elsewhere.items()
+        for seed in range(seeds_there)
+    ]
+    return both, ROWS + rows
+
+
+def test_two_settings_together_are_welchs_test_of_one_against_the_others_negative():
+    """The mean of two means is half the difference of one and the negative of the other."""
+    both, rows = two_settings(seeds_there=3)
+    by_method = {o.method: o for o in overall(both, contrasts(both, rows)) if o.quantity == "mean"}
+    here, there = np.subtract(B, A), np.subtract([60.2, 63.0, 62.1], [60.0, 61.0, 62.5])
+    expected = stats.ttest_ind(here, -there, equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    found = by_method["b"]
+    assert found.value == pytest.approx((here.mean() + there.mean()) / 2)
+    assert (found.t_low, found.t_high) == pytest.approx((interval.low / 2, interval.high / 2))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.settings, found.seeds) == (2, 7)
+    smaller = min(by_method.values(), key=lambda o: o.p)
+    assert smaller.p_holm == pytest.approx(min(1, 2 * smaller.p))
+    text = markdown(both, Study(runs=rows, contrasts=(), overall=(found,), weights=(), failed={}))
+    assert f"| b | a | 7 | {found.value:+.2f} ({found.t_low:+.2f} to {found.t_high:+.2f}) |" in text
+
+
+def test_one_setting_and_single_seeds_say_nothing_over_settings():
+    assert overall(plan(), contrasts(plan(), ROWS)) == []
+    both, rows = two_settings(seeds_there=1)
+    assert overall(both, contrasts(both, rows)) == []
 
 
 def test_the_stopping_rule_sees_widths_and_no_signs():

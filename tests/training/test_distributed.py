@@ -10,7 +10,7 @@ from small_runs import changed, small_settings
 
 from hdkd_cli.data import open_data
 from hdkd_cli.errors import SettingsError, UsageError
-from hdkd_cli.library.job import _goes_on
+from hdkd_cli.library.job import goes_on
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.training.building import build_state
 from hdkd_cli.training.distributed import ALONE, Launch, Ranks, joined
@@ -115,6 +115,6 @@ def test_a_restart_goes_on_and_a_new_start_does_not(runs_dir, launch, status, ex
     settings = small_settings()
     run = RunFolder.create(runs_dir, "test", settings, launch=launch.id)
     run.update_info(status=status)
-    assert _goes_on(launch, run, settings) is expected
-    assert not _goes_on(launch, run, changed(SMALL, "training", seed=1))
-    assert _goes_on(launch, run, changed(SMALL, "training", max_steps=5)) is expected
+    assert goes_on(launch, run, settings) is expected
+    assert not goes_on(launch, run, changed(SMALL, "training", seed=1))
+    assert goes_on(launch, run, changed(SMALL, "training", max_steps=5)) is expected
