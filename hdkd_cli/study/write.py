@@ -129,7 +129,7 @@ def _differences(reference: str, contrasts: Sequence[Contrast]) -> list[str]:
         if mean.t_low is not None and mean.bootstrap_low is not None and mean.p_holm is not None:
             interval = f"({mean.t_low:+.2f} to {mean.t_high:+.2f})"
             boots = f"{mean.bootstrap_low:+.2f} to {mean.bootstrap_high:+.2f}"
-            p = f"{mean.p_holm:.3f}"
+            p = _p(mean.p_holm)
         worst = [_worst(c for q, c in own.items() if q.startswith(w)) for w in ("exit", "combined")]
         lines.append(
             f"| {method} | {mean.seeds} | {mean.value:+.2f} {interval} | {boots} | {p} | "
@@ -152,13 +152,17 @@ def _overall(entries: Sequence[Overall]) -> list[str]:
         own = {e.quantity: e for e in entries if (e.reference, e.method) == (reference, method)}
         mean = own[MEAN]
         interval = "–" if mean.t_low is None else f"({mean.t_low:+.2f} to {mean.t_high:+.2f})"
-        p = "–" if mean.p_holm is None else f"{mean.p_holm:.3f}"
+        p = "–" if mean.p_holm is None else _p(mean.p_holm)
         worst = [_worst(e for q, e in own.items() if q.startswith(w)) for w in ("exit", "combined")]
         lines.append(
             f"| {method} | {reference} | {mean.seeds} | {mean.value:+.2f} {interval} | {p} | "
             f"{' | '.join(worst)} |"
         )
     return lines
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _worst(contrasts: Iterable[Contrast | Overall]) -> str:
