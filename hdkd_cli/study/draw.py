@@ -6,6 +6,7 @@ S seeds, B budgets, R records of a run's log, T terms.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from hdkd_cli.files import atomic_path
 from hdkd_cli.records.study import Study
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.study.compare import learned_weights
+
+STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
+"""Of the seeds' lines."""
 
 
 def draw(folder: Path, record: Study, runs: Path) -> list[Path]:
@@ -82,15 +86,23 @@ def _draw_weights(
     panels: Sequence[Any], record: Study, runs: Path, setting: str, method: str
 ) -> None:
     """All seeds' weights over each other, one panel per kind of term."""
+    from matplotlib.ticker import AutoLocator, LogLocator, NullLocator
+
     seeds = [row.seed for row in record.runs if (row.setting, row.method) == (setting, method)]
-    for style, seed in zip(["-", "--", ":", "-."] * len(seeds), seeds, strict=False):
+    for style, seed in zip(cycle(STYLES), seeds, strict=False):
         run = RunFolder.open(runs / f"{setting}-{method}-s{seed}")
         steps_R, weights_RT, kinds = learned_weights(run)
         for panel, kind in zip(panels, sorted(set(kinds), reverse=True), strict=False):
             members = [t for t, name in enumerate(kinds) if name == kind]
             for place, t in enumerate(members):
                 label = f"seed {seed}" if place == 0 else None
-                panel.plot(steps_R, weights_RT[:, t], style, color=f"C{place % 10}",
+                panel.plot(steps_R, weights_RT[:, t], linestyle=style, color=f"C{place % 10}",
                            linewidth=1, label=label)  # fmt: skip
             panel.set(title=kind, xlabel="step", ylabel="weight", yscale="log")
+    for panel in panels:  # 1.1 and 0.2, not 10⁰ and 2 × 10⁻¹
+        low, high = panel.get_ylim()
+        wide = high > 3 * low
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else AutoLocator())
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_locator(NullLocator())
     panels[0].legend(frameon=False)
