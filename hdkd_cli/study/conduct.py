@@ -21,7 +21,7 @@ from hdkd_cli.runs.metrics import read_metrics
 from hdkd_cli.settings.layers import Resolved
 from hdkd_cli.settings.schema import Settings
 from hdkd_cli.study.compare import contrasts, enough_seeds, overall, weights_alike
-from hdkd_cli.study.draw import draw
+from hdkd_cli.study.draw import draw, draw_signal
 from hdkd_cli.study.jobs import Workers, train_all
 from hdkd_cli.study.plan import Cell, Plan, cells, followed_by, read_plan, resolved
 from hdkd_cli.study.rows import row_of, settings_sha256
@@ -154,11 +154,14 @@ class Conduct:
                 waits_for=lambda cell: followed_by(self.plan, cell), done=done, failed=failed,
             )  # fmt: skip
         record = self._write()
+        self._try(lambda: draw(self.folder, record, self.runs))
+        return record
+
+    def _try(self, drawing: Callable[[], None]) -> None:
         try:
-            draw(self.folder, record, self.runs)
+            drawing()
         except UsageError as problem:
             self.note(f"{problem}: {problem.hint}")
-        return record
 
     def _alike(self, cell: Cell) -> Resolved:
         """The settings of a run, in the arithmetic of its setting's first one where they leave it
@@ -184,7 +187,7 @@ class Conduct:
 
     def signal(self) -> Signal:
         """Measure the signal in every setting, along a run of its first method whose weights are
-        learned; writes ``signal.json``.
+        learned; writes ``signal.json`` and a picture of it.
 
         Raises:
             UsageError: no method learns weights.
@@ -204,6 +207,7 @@ class Conduct:
             entries += measure_signal(setting, settings, self.note)
         record = Signal(entries=tuple(entries))
         write_json(self.folder / "signal.json", record.as_record())
+        self._try(lambda: draw_signal(self.folder, record))
         return record
 
     def estimate(self) -> StudyEstimate:

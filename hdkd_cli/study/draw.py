@@ -1,11 +1,12 @@
-"""The pictures of a study: accuracy within budgets, and the weights that were learned.
+"""The pictures of a study: accuracy within budgets, learned weights, what learners see.
 
 S seeds, B budgets, R records of a run's log, T terms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from hdkd_cli.errors import UsageError
 from hdkd_cli.files import atomic_path
-from hdkd_cli.records.study import Study
+from hdkd_cli.records.study import Signal, SignalEntry, Study
 from hdkd_cli.runs.folder import RunFolder
 from hdkd_cli.study.compare import learned_weights
 
@@ -22,35 +23,44 @@ STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
 """Of the seeds' lines."""
 
 
-def draw(folder: Path, record: Study, runs: Path) -> list[Path]:
+def draw(folder: Path, record: Study, runs: Path) -> None:
     """``budgets-<setting>.png``, and ``weights-<setting>-<method>.png`` for every learned method.
 
     Raises:
         UsageError: matplotlib is missing.
     """
+    for setting in dict.fromkeys(row.setting for row in record.runs):
+        with _page(folder / f"budgets-{setting}.png", sharey=True) as panels:
+            _draw_budgets(panels, record, setting)
+    for setting, method in dict.fromkeys((w.setting, w.method) for w in record.weights):
+        with _page(folder / f"weights-{setting}-{method}.png") as panels:
+            _draw_weights(panels, record, runs, setting, method)
+
+
+def draw_signal(folder: Path, record: Signal) -> None:
+    """``signal-<setting>.png``: how much each candidate sees, and what it asks for.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
+    for setting in dict.fromkeys(entry.setting for entry in record.entries):
+        with _page(folder / f"signal-{setting}.png") as panels:
+            _draw_signal(panels, [e for e in record.entries if e.setting == setting])
+
+
+@contextmanager
+def _page(path: Path, *, sharey: bool = False) -> Iterator[Sequence[Any]]:
+    """Two panels side by side, kept at the end."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError(
             "no pictures: matplotlib is missing", hint="pip install 'hdkd[plots]'"
         ) from None
-
-    def save(figure: Figure, name: str) -> Path:
-        path = folder / name
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=120)
-        return path
-
-    written = []
-    for setting in dict.fromkeys(row.setting for row in record.runs):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        _draw_budgets(figure.subplots(1, 2, sharey=True), record, setting)
-        written.append(save(figure, f"budgets-{setting}.png"))
-    for setting, method in dict.fromkeys((w.setting, w.method) for w in record.weights):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        _draw_weights(figure.subplots(1, 2), record, runs, setting, method)
-        written.append(save(figure, f"weights-{setting}-{method}.png"))
-    return written
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    yield figure.subplots(1, 2, sharey=sharey)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def _draw_budgets(panels: Sequence[Any], record: Study, setting: str) -> None:
@@ -74,12 +84,9 @@ def _draw_budgets(panels: Sequence[Any], record: Study, setting: str) -> None:
         panel.set(title=f"exits {kind}", xlabel="mean cost / full network")
     panels[0].set_ylabel("top-1 (%)")
     panels[1].legend(
-        frameon=False,
-        fontsize="small",
-        title="method (seeds)",
-        loc="upper left",
-        bbox_to_anchor=(1, 1),
-    )  # beside the lines, not over them
+        title="method (seeds)", loc="upper left", bbox_to_anchor=(1, 1),
+        frameon=False, fontsize="small",
+    )  # fmt: skip
 
 
 def _draw_weights(
@@ -106,3 +113,37 @@ def _draw_weights(
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_locator(NullLocator())
     panels[0].legend(frameon=False)
+
+
+def _draw_signal(panels: Sequence[Any], entries: Sequence[SignalEntry]) -> None:
+    """Bars per moment, one per candidate: signal over noise; t values of the trade-offs."""
+    moments = list(dict.fromkeys((entry.step, entry.lr) for entry in entries))
+    asked = list(dict.fromkeys((e.step, name) for e in entries for name in e.t_values))
+    candidates = list(dict.fromkeys(entry.candidate for entry in entries))
+    width = 0.8 / len(candidates)
+    for place, candidate in enumerate(candidates):
+        own = [entry for entry in entries if entry.candidate == candidate]
+        offset = (place + 0.5) * width - 0.4
+        seen: dict[Any, float] = {(e.step, e.lr): e.signal_to_noise or 0 for e in own}
+        t_values: dict[Any, float] = {
+            (e.step, name): t for e in own for name, t in e.t_values.items()
+        }
+        for panel, groups, values in ((panels[0], moments, seen), (panels[1], asked, t_values)):
+            panel.bar(
+                [group + offset for group in range(len(groups))],
+                [values.get(group, 0) for group in groups],
+                width, color=f"C{place % 10}", label=candidate,
+            )  # fmt: skip
+    panels[0].set(title="signal / noise of one draw")
+    panels[0].set_xticks(range(len(moments)), [f"step {step}\nlr {lr:g}" for step, lr in moments])
+    panels[1].set(title="t of each trade-off: above 0 asks for less of it")
+    panels[1].set_xticks(
+        range(len(asked)),
+        [f"step {step}\n{name.split()[-1]}" for step, name in asked],
+        fontsize="small",
+    )
+    panels[1].axhline(0, color="k", linewidth=0.5)
+    panels[0].figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center", ncols=3, frameon=False, fontsize="small",
+    )  # fmt: skip

@@ -63,6 +63,24 @@ def test_a_wrong_setting_of_a_method_is_found_before_anything_is_trained(hdkd, t
 
 
 @pytest.mark.slow
+def test_the_signal_is_measured_and_drawn_before_anything_is_trained(hdkd, tmp_path):
+    plan, folder = tmp_path / "plan.toml", tmp_path / "study"
+    plan.write_text(PLAN.partition("[methods.broken]")[0])
+    _, stdout, _ = hdkd("study", plan, "-o", folder, "--signal")
+    record = json.loads(stdout)
+    assert record["schema"] == "hdkd/signal/1"
+    assert json.loads((folder / "signal.json").read_text()) == record
+    moments = {entry["step"] for entry in record["entries"]}
+    candidates = {entry["candidate"] for entry in record["entries"]}
+    assert "continuations" in candidates
+    assert len(record["entries"]) == len(moments) * len(candidates)
+    for entry in record["entries"]:
+        assert entry["t_values"].keys() == {"share of distillation", "reach"}
+    assert (folder / "signal-tiny.png").stat().st_size > 1000
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.slow
 def test_a_study_is_trained_told_and_not_trained_again(hdkd, tmp_path):
     plan, folder = tmp_path / "plan.toml", tmp_path / "study"
     plan.write_text(PLAN)
