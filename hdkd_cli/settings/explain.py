@@ -109,11 +109,7 @@ def contradictions(settings: Settings, given: Layer) -> Iterator[Problem]:
             "losses of your own read one label per image, which training.mixup and training.cutmix "
             "mix",
         )
-    if (
-        settings.training.regime == "mixed"
-        and settings.weights.learned
-        and settings.weights.learner == "continuations"
-    ):
+    if settings.training.regime == "mixed" and settings.weights.by_continuations:
         yield _problem(
             "weights.learner",
             given,

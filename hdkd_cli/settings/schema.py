@@ -119,6 +119,11 @@ class WeightSettings(Section):
     terms; ``permuted``: the log-ratios dealt out anew within each group; ``final``: the weights at
     the end, from the start on. [ours]"""
 
+    @property
+    def by_continuations(self) -> bool:
+        """Whether the weights are learned from continuations."""
+        return self.learned and self.learner == "continuations"
+
     @model_validator(mode="after")
     def _replayed_weights_are_not_learned(self) -> Self:
         if self.replay is not None and self.learned:
@@ -127,7 +132,7 @@ class WeightSettings(Section):
 
     @model_validator(mode="after")
     def _continuations_keep_their_own_sums(self) -> Self:
-        if self.learned and self.learner == "continuations" and self.parametrisation != "exp":
+        if self.by_continuations and self.parametrisation != "exp":
             raise ValueError("learner = continuations goes with parametrisation = exp alone")
         return self
 

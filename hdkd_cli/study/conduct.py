@@ -251,7 +251,7 @@ class Conduct:
 def steps_in_all(settings: Settings, started: Mapping[str, Any]) -> int:
     """Steps of a whole run by its ``run_started`` line, those of its continuations among them."""
     steps = int(started["steps_per_epoch"] * settings.training.epochs)
-    if settings.weights.learned and settings.weights.learner == "continuations":
+    if settings.weights.by_continuations:
         terms = [Term(**term) for term in started["terms"]]
         steps += steps_of_rounds(settings.weights, terms, steps)
     return steps

@@ -76,7 +76,7 @@ def build_state(
             weights.initial_T,
             s.training.seed,
         )
-    elif s.weights.learned and s.weights.learner == "continuations":
+    elif s.weights.by_continuations:
         try:
             tradeoffs = Tradeoffs(terms.terms).to(device)
         except ValueError as problem:

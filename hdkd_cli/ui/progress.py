@@ -227,7 +227,9 @@ def opening_lines(event: RunStarted) -> list[str]:
     ]
     if event.weight_updates:
         lines.append(f"updates of the loss weights: {event.weight_updates:,}")
-    if event.first_step:
+    if event.first_step:  # of a new run the images are told before it is built
+        images = ", ".join(f"{n:,} {role}" for role, n in event.samples.items() if n)
+        lines.append(f"images: {images}")
         lines.append(f"going on after step {event.first_step} of {event.total_steps}")
     return lines + [f"note: {note}" for note in event.notes]
 
